@@ -1,0 +1,187 @@
+"""Reading the answer out of a reply, and bringing answers into a normal form to compare and vote on.
+
+What kind of answer is wanted stands on the problem. `extract` finds the answer's text, `normal_form`
+brings it into a form in which equal answers are equal strings. Neither is a proof of equality: graders
+and the `math_equal` verifier know more mathematics than a normal form does.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from decimal import Decimal, InvalidOperation
+
+from archon.code import program_of
+from archon.problem import Problem
+
+_LONGEST = 100_000
+"""Only so much of a reply's end is searched for an answer."""
+
+
+def extract(problem: Problem, text: str) -> str | None:
+    """The answer a reply gives, as it stands there; None where it gives none."""
+    text = text[-_LONGEST:] if problem.answer != "code" else text
+    if problem.answer == "code":
+        return program_of(problem, text)
+    if problem.answer == "number":
+        return _number(text)
+    if problem.answer == "math":
+        return _formula(text)
+    if problem.answer == "choice":
+        return _choice(text, len(problem.choices) or 26)
+    return text.strip() or None
+
+
+def normal_form(problem: Problem, text: str) -> str | None:
+    """The answer in its normal form; None where the reply gives no answer."""
+    answer = extract(problem, text)
+    if answer is None:
+        return None
+    if problem.answer == "number":
+        return canonical_number(answer)
+    if problem.answer == "math":
+        return canonical_formula(answer)
+    if problem.answer == "code":
+        return canonical_code(answer)
+    return " ".join(answer.split()).casefold()
+
+
+# --- numbers ---------------------------------------------------------------------------------------
+
+_NUMBER = r"-?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?|-?\$?\.\d+"
+_MARKED = re.compile(rf"####\s*\$?({_NUMBER})")
+_STATED = re.compile(rf"answer\s*(?:is|:|=)\s*:?\s*\**\s*\$?({_NUMBER})", re.IGNORECASE)
+_ANY = re.compile(_NUMBER)
+
+
+def _number(text: str) -> str | None:
+    """The number after the last `####`, in the last box, after the last "answer is", or the last one."""
+    for find in (_MARKED.findall, lambda t: [b] if (b := _boxed(t)) else [], _STATED.findall):
+        found = find(text)
+        if found:
+            number = _ANY.findall(found[-1])
+            if number:
+                return str(number[-1])
+    found = _ANY.findall(text)
+    return str(found[-1]) if found else None
+
+
+def canonical_number(text: str) -> str | None:
+    """`$1,234.50` as `1234.5`; None where it is no number."""
+    cleaned = re.sub(r"[\s$,%]", "", text).rstrip(".")
+    try:
+        value = Decimal(cleaned)
+    except InvalidOperation:
+        return None
+    if not value.is_finite() or abs(value.adjusted()) > 400:
+        return None
+    if value == value.to_integral_value():
+        return str(int(value))
+    return format(value.normalize(), "f")
+
+
+# --- formulas --------------------------------------------------------------------------------------
+
+
+def _boxed(text: str) -> str | None:
+    r"""What the last `\boxed{...}` holds, braces balanced."""
+    start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+    if start < 0:
+        return None
+    rest = (
+        text[text.find("x", start + 4) + 1 :].lstrip()
+        if text[start + 1] == "f"
+        else text[start + 6 :].lstrip()
+    )
+    if not rest.startswith("{"):
+        return rest.split("$")[0].split()[0] if rest.split() else None
+    depth = 0
+    for i, char in enumerate(rest):
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return rest[1:i].strip() or None
+    return None
+
+
+def _formula(text: str) -> str | None:
+    """The last box; else what follows the last "answer is"; else the last formula between dollars."""
+    boxed = _boxed(text)
+    if boxed is not None:
+        return boxed
+    stated = re.findall(r"answer\s*(?:is|:)\s*:?\s*(.+?)(?:\.\s|\.?\s*$|\n)", text, re.IGNORECASE)
+    if stated:
+        return str(stated[-1]).strip().strip("$*").strip() or None
+    dollars = re.findall(r"\$([^$\n]{1,300})\$", text)
+    if dollars:
+        return str(dollars[-1]).strip()
+    return _number(text)
+
+
+_TYPOGRAPHY = [
+    (re.compile(r"\\(?:left|right|displaystyle|limits|,|!|;|:|quad|qquad)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\(?:dfrac|tfrac|cfrac)"), r"\\frac"),
+    (re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\(?:%|\$)"), ""),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), ""),
+    (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\sqrt\s*(\d)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
+]
+
+
+def canonical_formula(text: str) -> str | None:
+    """A formula without its typography: spacing, sizes, dollars, units in text."""
+    result = text.strip().strip("$").strip().rstrip(".")
+    for pattern, replacement in _TYPOGRAPHY:
+        result = pattern.sub(replacement, result)
+    result = re.sub(r"\s+", "", result)
+    if re.fullmatch(r"[a-zA-Z]=.+", result):  # `x=5` answers as `5`
+        result = result[2:]
+    return canonical_number(result) or result or None
+
+
+# --- choices ---------------------------------------------------------------------------------------
+
+
+def _choice(text: str, options: int) -> str | None:
+    """The letter that is stated as the answer, boxed, or stands alone last."""
+    letters = "".join(chr(ord("A") + i) for i in range(min(options, 26)))
+    for pattern in (
+        rf"answer\s*(?:is|:|=)?\s*:?\s*\**\(?\s*([{letters}])\)?(?![A-Za-z'])",
+        rf"\\boxed\s*\{{\s*(?:\\text\s*\{{)?\s*\(?([{letters}])\)?",
+        rf"(?:^|\n)\s*\(?([{letters}])\)?[.:)]?\s*(?:$|\n)",
+        rf"\(([{letters}])\)",
+    ):
+        found = re.findall(pattern, text, re.IGNORECASE if "answer" in pattern else 0)
+        if found:
+            return str(found[-1]).upper()
+    return None
+
+
+# --- code ------------------------------------------------------------------------------------------
+
+
+def canonical_code(source: str) -> str:
+    """A program by its syntax tree: without comments, docstrings, layout; as text where it does not parse."""
+    if len(source) > _LONGEST:
+        return source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # what is odd in a model's string literals is not our user's concern
+            tree = ast.parse(source)
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if (
+                isinstance(body, list)
+                and len(body) > 1
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+                and isinstance(body[0].value.value, str)
+            ):
+                del body[0]
+        return ast.dump(tree, annotate_fields=False)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "\n".join(line.rstrip() for line in source.splitlines() if line.strip())

@@ -1,0 +1,1 @@
+"""Where models run: one contract, and the backends that keep it."""

@@ -1,0 +1,244 @@
+"""The backend contract: a typed request in, completions out as they finish (DESIGN, contracts).
+
+A backend has one method, `complete`. It takes a `Request` and the indices of the samples wanted, and
+yields a `Completion` for each as it finishes; closing the iterator aborts what is outstanding, all the
+way to the engine. It raises errors of the tree in archon/errors.py and never returns error text as an
+answer. Retries, concurrency limits, budgets, the store and prices are not its business: the caller
+does them once for all backends (archon/calling.py).
+
+`archon.testing.BackendCases` is the conformance suite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import Field
+
+from archon.candidate import Finish, TokenLogprob
+from archon.component import Component, Value
+from archon.prices import Price
+from archon.problem import Message
+
+
+class Sampling(Value):
+    """How to sample: every field changes the output, so every field is part of the pool's key."""
+
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """0 is greedy; the server's default where not given."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Nucleus sampling: the smallest set of tokens with this much probability."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Only the k likeliest tokens (not part of OpenAI's own API)."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Only tokens at least this likely relative to the likeliest (not part of OpenAI's own API)."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Limit on new tokens; the model's own limit where not given. It is what a budget reserves."""
+    stop: tuple[str, ...] = ()
+    """Stop strings; the reply ends before the first of them."""
+    seed: int | None = None
+    """Base seed: sample i is drawn with a seed derived from it and i."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Return log-probabilities of the tokens, with this many alternatives each."""
+    extra: Mapping[str, Any] = Field(default_factory=dict)
+    """Server-specific fields, sent as they are (`extra_body`)."""
+
+
+_DEFAULT = Sampling()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to complete: a chat, or raw text; optionally with the beginning of the reply given.
+
+    `problem` is for accounting and for replays; it is not sent and not part of the key.
+    """
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    """Raw text to continue instead of `messages`."""
+    prefix: str = ""
+    """The beginning of the reply, which the model continues."""
+    sampling: Sampling = _DEFAULT
+    problem: str = ""
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """Everything that affects the output, as JSON."""
+        return {
+            "messages": [[m.role, m.content] for m in self.messages] if self.prompt is None else None,
+            "prompt": self.prompt,
+            "prefix": self.prefix,
+            "sampling": self.sampling.model_dump(exclude_defaults=True, mode="json"),
+        }
+
+    def key(self, identity: Mapping[str, Any]) -> str:
+        """The key of this request's pool under a backend's identity (D5)."""
+        text = json.dumps([identity, self.content], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def prompt_bound(self) -> int:
+        """An upper bound of the prompt's tokens: its bytes, and room for the chat template."""
+        if self.prompt is not None:
+            return len(self.prompt.encode("utf-8", "surrogatepass")) + 16
+        text = sum(len(m.content.encode("utf-8", "surrogatepass")) + 32 for m in self.messages)
+        return text + len(self.prefix.encode("utf-8", "surrogatepass")) + 32
+
+    def seed_of(self, index: int) -> int | None:
+        """The seed of sample `index`: distinct per index, the same in every run."""
+        base = self.sampling.seed
+        if base is None:
+            return None
+        start = int.from_bytes(hashlib.blake2b(str(base).encode(), digest_size=8).digest(), "big")
+        return (start + index) % 2**31  # what every server takes
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one completion as the server reports them.
+
+    `estimated` says that the server did not report them and they are our estimate. `usd` is the cost
+    where the provider reports one.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    reasoning: int = 0
+    usd: float | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished sample."""
+
+    index: int
+    """Which sample of the request this is."""
+    text: str
+    finish: Finish = "stop"
+    stop: str | None = None
+    """The stop string that ended it, where the server tells."""
+    reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    tokens: Tokens = Tokens()
+    requests: int = 1
+    """HTTP requests this completion accounts for: 1, or 0 for the others of a request with n > 1."""
+
+
+class Progress:
+    """What a call in flight has received so far, kept by the backend as it knows.
+
+    When the call is cancelled or fails, this is what it is billed by. A backend that streams tokens
+    counts them here; one that does not leaves `tokens` at None, and the bill is estimated.
+    """
+
+    __slots__ = ("completion_tokens", "prompt_tokens", "sent")
+
+    def __init__(self) -> None:
+        self.sent = False
+        """Whether the request has left: before that, nothing can have been billed."""
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+
+
+class Capabilities(Value):
+    """What a server can do. Asking for more is a clear error before anything is spent."""
+
+    max_n: Annotated[int, Field(ge=1)] = 1
+    """Samples per request; more are asked for in several requests."""
+    prefix: bool = False
+    """Continue a given beginning of the reply."""
+    logprobs: bool = False
+    """Return log-probabilities."""
+    seed: bool = False
+    """Sample reproducibly by seed (best effort on most servers)."""
+    raw_prompt: bool = False
+    """Complete raw text as well as chats."""
+    truncation_params: bool = False
+    """Take `top_k` and `min_p`."""
+    aborts: bool = False
+    """Closing the connection stops the generation, and with it the bill."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The most tokens a reply can have, where that is known."""
+
+
+class Backend(Protocol):
+    """A place where models run. Opened and closed by the session; safe for concurrent calls."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells this backend's samples from another's: kind, endpoint, model. Never a secret."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """What shares one concurrency limit."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
+    def complete(
+        self, request: Request, indices: Sequence[int], progress: Progress
+    ) -> AsyncGenerator[Completion, None]:
+        """Yield one completion per index, as they finish. Closing the iterator aborts the rest."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and processes."""
+        ...
+
+
+class Model(Component):
+    """A model that stages can name: where it runs, what it costs, how hard to push it.
+
+    Subclasses are registered as backends: `coder: {backend: openai, model: gpt-4o-mini}`.
+    """
+
+    kind: ClassVar[str] = "backend"
+
+    price: Price | None = None
+    """Dollars per million tokens; looked up in the price tables where not given."""
+    parameters: Annotated[float, Field(gt=0)] | None = None
+    """Parameters (active ones), for FLOPs: 2 per parameter and token (Kaplan et al. 2020, 2.1)."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = 4096
+    """Limit on new tokens where a stage gives none."""
+    sampling: Sampling = Sampling()
+    """Sampling parameters for every request of this model; a stage's own win."""
+    concurrency: Annotated[int, Field(ge=1)] = 32
+    """Calls in flight at the start; adapts to the server unless `max_concurrency` says otherwise."""
+    max_concurrency: Annotated[int, Field(ge=1)] = 512
+    """Calls in flight at most, per endpoint."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds a call may take."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Further attempts after a retryable error."""
+    samples_per_request: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Samples asked for in one request. Several share one prompt's price; single ones can be cancelled
+    one by one. `auto`: single requests where a later stage may stop early, as many as the server takes
+    otherwise."""
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether it completes raw text instead of answering chats."""
+        return False
+
+    @property
+    def label(self) -> str:
+        """The name prices are looked up by."""
+        return self.name
+
+    @abstractmethod
+    def connect(self) -> Backend:
+        """Open the backend. Nothing is sent yet."""
+        raise NotImplementedError

@@ -1,0 +1,270 @@
+"""Models behind any OpenAI-compatible server, by the `openai` package's async client.
+
+Chat and raw completions; n, stop, seed, log-probabilities, and the continuation of a given beginning
+where the server has it. What a server can do is a table (servers.py) that the model's configuration can
+override. Retries, throttling and prices are the caller's business (archon/calling.py), so the client's
+own retries are off.
+
+The typed methods of the client cost more time than the network (design/overhead.md), so requests go
+through its `post`, with its authentication, transport and error mapping, and replies are read as plain
+JSON (reply.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from archon.backends import reply
+from archon.backends.base import Capabilities, Completion, Model, Progress, Request
+from archon.backends.servers import Dialect, Overrides, Server, dialect
+from archon.errors import CallTimedOut, ConnectionDropped, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import openai
+
+_OPENAI = "https://api.openai.com/v1"
+
+
+class OpenAI(Model):
+    """A model served by an OpenAI-compatible API.
+
+    The key is read from the environment variable `api_key_env`; it is never part of a configuration, a
+    store, a log or an error. Local servers need none.
+    """
+
+    name: ClassVar[str] = "openai"
+
+    model: str = Field(min_length=1)
+    """The model's name, as the server spells it."""
+    base_url: str | None = None
+    """The server's address up to `/v1`; OPENAI_BASE_URL or OpenAI's own where not given."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key."""
+    api: Literal["chat", "completions"] = "chat"
+    """Chats, or raw text to continue (base models)."""
+    server: Server = "auto"
+    """What kind of server it is, for what it can do; by its address where `auto`."""
+    capabilities: Overrides = Overrides()
+    """What this server can do otherwise than the table says."""
+    stream: bool = False
+    """Receive tokens as they are generated: single samples per request, more work per token, but a
+    cancelled call is billed by what was received instead of by an estimate."""
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Further headers."""
+    transport: Literal["aiohttp", "httpx"] = "aiohttp"
+    """The client's HTTP transport; aiohttp costs less per request and scales further."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("expected an address that starts with http:// or https://")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secrets(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if any(key.lower() == "authorization" for key in value):
+            raise ValueError("an Authorization header does not belong in a configuration; use `api_key_env`")
+        return value
+
+    @property
+    def address(self) -> str:
+        """The server's address."""
+        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether it completes raw text."""
+        return self.api == "completions"
+
+    @property
+    def label(self) -> str:
+        """Prices go by the model's name."""
+        return self.model
+
+    def connect(self) -> OpenAIBackend:
+        """Open a client. Raises UserError where a key is needed and absent."""
+        return OpenAIBackend(self)
+
+
+class OpenAIBackend:
+    """A client of one server."""
+
+    def __init__(self, config: OpenAI) -> None:
+        self._config = config
+        self._dialect: Dialect = dialect(config.server, config.address)
+        overridden = {k: v for k, v in config.capabilities.given().items() if v is not None}
+        if config.stream:
+            overridden["max_n"] = 1
+        self._capabilities = self._dialect.capabilities.model_copy(update=overridden)
+        key = os.environ.get(config.api_key_env, "")
+        if not key and config.address == _OPENAI:
+            raise UserError(
+                f"model {config.model!r} needs a key, and the environment variable {config.api_key_env} is not set. "
+                f"Set it (export {config.api_key_env}=...), or give `base_url:` for a server of your own"
+            )
+        self._key = key
+        self._client = self._open()
+        self._bodies: dict[int, tuple[Request, bytes]] = {}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Server, model and API; two servers never share samples."""
+        config = self._config
+        return {"backend": "openai", "base_url": config.address, "model": config.model, "api": config.api}
+
+    @property
+    def endpoint(self) -> str:
+        """The server's address: its models share one concurrency limit."""
+        return self._config.address
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """By the table and the overrides."""
+        return self._capabilities
+
+    async def complete(
+        self, request: Request, indices: Sequence[int], progress: Progress
+    ) -> AsyncGenerator[Completion, None]:
+        """One request for all of the indices; cancelling closes its connection."""
+        path = "/completions" if self._config.api == "completions" else "/chat/completions"
+        body = self._body(request, indices)
+        with self._errors():
+            progress.sent = True
+            if self._config.stream:
+                parts = reply.Parts(self._config.api)
+                async with await self._client.post(
+                    path,
+                    cast_to=object,
+                    content=body,
+                    options=_JSON,
+                    stream=True,
+                    stream_cls=_stream_class(),
+                ) as stream:
+                    async for chunk in stream:
+                        parts.add(chunk, progress)
+                completions = [parts.completion(request, indices[0])]
+            else:
+                import httpx2
+
+                response = await self._client.post(path, cast_to=httpx2.Response, content=body, options=_JSON)
+                completions = reply.completions(response, request, indices, self._config.api)
+        for completion in completions:
+            yield completion
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    def _open(self) -> openai.AsyncOpenAI:
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient
+
+        config = self._config
+        client = DefaultAioHttpClient if config.transport == "aiohttp" else DefaultAsyncHttpxClient
+        limits = httpx2.Limits(
+            max_connections=config.max_concurrency, max_keepalive_connections=config.max_concurrency
+        )
+        return AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=config.address,
+            max_retries=0,
+            default_headers=dict(config.headers),
+            http_client=client(limits=limits, timeout=httpx2.Timeout(config.timeout + 5, connect=20)),
+        )
+
+    def _body(self, request: Request, indices: Sequence[int]) -> bytes:
+        """The request's JSON; kept while only the sample index changes and no seed makes it differ."""
+        if request.sampling.seed is not None and self._capabilities.seed:
+            return self._encode(request, indices)
+        kept = self._bodies.get(len(indices))
+        if kept is None or kept[0] is not request:
+            kept = self._bodies[len(indices)] = (request, self._encode(request, indices))
+        return kept[1]
+
+    def _encode(self, request: Request, indices: Sequence[int]) -> bytes:
+        sampling = request.sampling
+        raw = self._config.api == "completions"
+        body: dict[str, Any] = {"model": self._config.model}
+        if raw:
+            text = request.prompt
+            if text is None:
+                text = "\n\n".join(m.content for m in request.messages)
+            body["prompt"] = text + request.prefix
+        else:
+            body["messages"] = self._messages(request, body)
+        for name in ("temperature", "top_p", "top_k", "min_p"):
+            value = getattr(sampling, name)
+            if value is not None:
+                body[name] = value
+        if sampling.max_tokens is not None:
+            body["max_tokens" if raw else self._dialect.limit_field] = sampling.max_tokens
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if len(indices) > 1:
+            body["n"] = len(indices)
+        if sampling.logprobs is not None:
+            body["logprobs"] = sampling.logprobs if raw else True
+            if not raw:
+                body["top_logprobs"] = sampling.logprobs
+        seed = request.seed_of(indices[0]) if self._capabilities.seed else None
+        if seed is not None:
+            body["seed"] = seed
+        if self._dialect.usage_request:
+            body["usage"] = {"include": True}
+        if self._config.stream:
+            body["stream"] = True
+            body["stream_options"] = {"include_usage": True}
+            if self._dialect.running_usage:
+                body["stream_options"]["continuous_usage_stats"] = True
+        body.update(sampling.extra)
+        return json.dumps(body).encode()
+
+    def _messages(self, request: Request, body: dict[str, Any]) -> list[dict[str, str]]:
+        if request.prompt is not None:
+            messages = [{"role": "user", "content": request.prompt}]
+        else:
+            messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        if request.prefix:
+            messages.append({"role": "assistant", "content": request.prefix})
+            if self._dialect.continuation == "continue_final_message":
+                body["continue_final_message"] = True
+                body["add_generation_prompt"] = False
+        return messages
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The client's errors as ours."""
+        import openai
+
+        try:
+            yield
+        except openai.APITimeoutError as error:
+            raise CallTimedOut("the server did not answer in time", model=self._config.model) from error
+        except openai.APIStatusError as error:
+            raise reply.status_error(error.response, self._config.model, self._key) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise ConnectionDropped(
+                reply.redact(f"{type(cause).__name__}: {cause}", self._key), model=self._config.model
+            ) from None
+        except openai.APIError as error:
+            raise ConnectionDropped(reply.redact(str(error), self._key), model=self._config.model) from None
+
+
+_JSON: Any = {"headers": {"Content-Type": "application/json"}}
+
+
+def _stream_class() -> Any:
+    from openai import AsyncStream
+
+    return AsyncStream[object]

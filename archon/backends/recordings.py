@@ -1,0 +1,137 @@
+"""Recorded generations, in the forms people keep them in.
+
+JSONL (also .gz), one line per problem:  {"id"|"task_id"|"problem_id": ..., "samples"|"completions": [...]}
+                  one line per sample:   {"id": ..., "text"|"completion"|"solution"|"output": ...}
+CodeT's folders:  *_code_solution.jsonl with {"prompt", "samples"}, and a file that maps a prompt to its task
+
+A sample is text, or {"text", "finish", "prompt_tokens", "completion_tokens", "usd"}. The order in the file is
+the order of the samples.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from archon.backends.base import Sampling
+from archon.errors import DataError
+
+_ID = ("id", "task_id", "problem_id", "problem")
+_MANY = ("samples", "completions", "generations")
+_ONE = ("text", "completion", "solution", "output")
+
+
+@dataclass
+class Recordings:
+    """Samples by problem, and how they were drawn as far as that is known."""
+
+    path: Path
+    samples: dict[str, list[Any]] = field(default_factory=dict)
+    by_prompt: dict[str, str] = field(default_factory=dict)
+    """Problem ids by prompt, where the file keeps prompts."""
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def count(self) -> int:
+        """How many samples in all."""
+        return sum(map(len, self.samples.values()))
+
+
+def read_recordings(path: Path) -> Recordings:
+    """Read a file or a folder. Raises DataError where there is nothing to read or it cannot be."""
+    file = _choose(path)
+    found = Recordings(file, sampling=_sampling_of(file.name))
+    tasks = _tasks_by_prompt(file.parent) if path.is_dir() else {}
+    for number, row in read_jsonl(file):
+        problem = next((str(row[k]) for k in _ID if k in row), None)
+        prompt = row.get("prompt")
+        if problem is None and isinstance(prompt, str):
+            problem = tasks.get(prompt, prompt)
+        if problem is None:
+            raise DataError(
+                f"{file}:{number}: no problem id; expected one of the keys {', '.join(_ID)}, or `prompt`"
+            )
+        if isinstance(prompt, str):
+            found.by_prompt[prompt] = problem
+        many = next((row[k] for k in _MANY if isinstance(row.get(k), list)), None)
+        if many is None:
+            one = next((row[k] for k in _ONE if isinstance(row.get(k), str)), None)
+            if one is None:
+                raise DataError(
+                    f"{file}:{number}: no samples; expected a list under {', '.join(_MANY)}, "
+                    f"or text under {', '.join(_ONE)}"
+                )
+            many = [{**row, "text": one}]
+        found.samples.setdefault(problem, []).extend(many)
+    if not found.samples:
+        raise DataError(f"{file} holds no recorded samples")
+    return found
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Lines of a JSONL file (also .gz) with their numbers. Raises DataError."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        ) as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{path}:{number}: not JSON ({error})") from None
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")
+                yield number, row
+    except (OSError, EOFError) as error:
+        raise DataError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _choose(path: Path) -> Path:
+    """The file with the answers: the one given, or the only one in the folder that holds samples."""
+    if not path.is_dir():
+        return path
+    files = [
+        f for f in sorted(path.iterdir()) if f.name.endswith((".jsonl", ".jsonl.gz")) and _has_samples(f)
+    ]
+    answers = [f for f in files if "test_case" not in f.name]  # CodeT's other half: tests the model wrote
+    if len(answers) != 1:
+        names = ", ".join(f.name for f in answers) or "none"
+        raise DataError(
+            f"{path} should hold one JSONL file of recorded samples, and holds: {names}. Name the file itself"
+        )
+    return answers[0]
+
+
+def _has_samples(file: Path) -> bool:
+    for _, row in read_jsonl(file):
+        return any(isinstance(row.get(k), list) for k in _MANY) or (
+            any(k in row for k in _ID) and any(isinstance(row.get(k), str) for k in _ONE)
+        )
+    return False
+
+
+def _tasks_by_prompt(folder: Path) -> Mapping[str, str]:
+    tasks: dict[str, str] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for _, row in read_jsonl(file):
+            if "samples" in row or "task_id" not in row or not isinstance(row.get("prompt"), str):
+                break
+            tasks[row["prompt"]] = str(row["task_id"])
+    return tasks
+
+
+def _sampling_of(name: str) -> Sampling:
+    """CodeT's file names say how their samples were drawn."""
+    known = re.search(r"temp([\d.]+)_topp([\d.]+)_num\d+_max(\d+)", name)
+    if known is None:
+        return Sampling()
+    return Sampling(temperature=float(known[1]), top_p=float(known[2]), max_tokens=int(known[3]))

@@ -1,0 +1,235 @@
+"""A backend whose replies you write: for tests, demonstrations and dry runs.
+
+    model = Scripted(reply=lambda call: "42" if call.index % 3 else "41", latency=0.05)
+
+Replies come from a function of the call, or from a table by problem id. Latency, failures and the pace
+of streaming are the script's to choose, and everything is deterministic in (request, sample index), so
+a test can say exactly what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from archon.backends.base import Capabilities, Completion, Model, Progress, Request, Tokens
+from archon.candidate import Finish, TokenLogprob
+from archon.errors import NotRecorded
+
+
+@dataclass(frozen=True)
+class Call:
+    """One sample that is asked for, as a script sees it."""
+
+    request: Request
+    index: int
+    """The sample's index in its pool."""
+    attempt: int
+    """How often this sample has been asked for before: 0, 1, ..."""
+
+    @property
+    def problem(self) -> str:
+        """The problem's id."""
+        return self.request.problem
+
+    @property
+    def text(self) -> str:
+        """What is asked: the raw prompt, or the last message."""
+        if self.request.prompt is not None:
+            return self.request.prompt
+        return self.request.messages[-1].content if self.request.messages else ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A scripted sample: text, how it ended, when it comes."""
+
+    text: str
+    finish: Finish = "stop"
+    stop: str | None = None
+    reasoning: str = ""
+    latency: float | None = None
+    """Seconds until it is finished; the model's `latency` where not given."""
+    tokens: Tokens | None = None
+    """Tokens to report; words are counted where not given."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+Script = Callable[[Call], "str | Reply | Exception"]
+
+
+class Scripted(Model):
+    """A model that replies as its script says.
+
+    The script is a function of a `Call` that returns text, a `Reply`, or an exception to raise (raising
+    it does the same); or a table of replies by problem id, of which sample i gets the i-th (or, with
+    `cycle`, the i-th modulo their number).
+    """
+
+    name: ClassVar[str] = "scripted"
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    reply: Script | None = None
+    """A function of the call (from Python only)."""
+    replies: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Replies by problem id; `"*"` serves every other problem."""
+    cycle: bool = False
+    """Start a table over when it is used up, instead of refusing."""
+    latency: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds a sample takes."""
+    max_n: Annotated[int, Field(ge=1)] = 1
+    """Samples it takes per request."""
+    reports_partial: bool = True
+    """Whether it knows how much a cancelled call had generated."""
+    identity: str = ""
+    """Tells its samples from another script's in a store; derived from a table, or the function's name."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Further attempts after a retryable error."""
+
+    @property
+    def label(self) -> str:
+        """Scripts have no price but their own."""
+        return f"scripted:{self.identity}"
+
+    def connect(self) -> ScriptedBackend:
+        """Ready at once."""
+        return ScriptedBackend(self)
+
+
+class ScriptedBackend:
+    """Plays a script. `calls` lists what was asked, `cancelled` what was cut off, for tests to look at."""
+
+    def __init__(self, config: Scripted) -> None:
+        self.config = config
+        self.calls: list[Call] = []
+        self.cancelled: list[Call] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._attempts: dict[tuple[str, int], int] = {}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """By its name, its table, or its function's name."""
+        config = self.config
+        mark = config.identity
+        if not mark and config.reply is not None:
+            mark = f"{config.reply.__module__}.{config.reply.__qualname__}"
+        if not mark:
+            table = json.dumps({k: list(v) for k, v in config.replies.items()}, sort_keys=True)
+            mark = hashlib.sha256(table.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return {"backend": "scripted", "model": mark}
+
+    @property
+    def endpoint(self) -> str:
+        """One per script."""
+        return f"scripted {self.identity['model']}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything: it is only a script."""
+        return Capabilities(
+            max_n=self.config.max_n,
+            prefix=True,
+            logprobs=True,
+            seed=True,
+            raw_prompt=True,
+            truncation_params=True,
+            aborts=True,
+        )
+
+    async def complete(
+        self, request: Request, indices: Sequence[int], progress: Progress
+    ) -> AsyncGenerator[Completion, None]:
+        """Each sample when its latency is over; those of one request run side by side."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        progress.sent = True
+        prompt_tokens = max(1, len(_asked(request).split()))
+        if self.config.reports_partial:
+            progress.prompt_tokens, progress.completion_tokens = prompt_tokens, 0
+        calls = [self._call(request, index) for index in indices]
+        self.in_flight += len(calls)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        open_calls = list(calls)
+        try:
+            replies = [(call, self._reply(call)) for call in calls]
+            first = True
+            for call, reply in sorted(replies, key=lambda pair: self._latency(pair[1])):
+                pause = started + self._latency(reply) - loop.time()
+                if pause > 0:
+                    await asyncio.sleep(pause)
+                elif not first:
+                    await asyncio.sleep(0)
+                if isinstance(reply, Exception):
+                    open_calls.remove(call)
+                    self.in_flight -= 1
+                    raise reply
+                tokens = reply.tokens or Tokens(
+                    prompt_tokens if first else 0, completion=max(1, len(reply.text.split()))
+                )
+                open_calls.remove(call)
+                self.in_flight -= 1
+                yield Completion(
+                    call.index,
+                    reply.text,
+                    reply.finish,
+                    reply.stop,
+                    reply.reasoning,
+                    reply.logprobs,
+                    tokens,
+                    requests=1 if first else 0,
+                )
+                first = False
+        finally:
+            self.in_flight -= len(open_calls)
+            self.cancelled.extend(open_calls)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _call(self, request: Request, index: int) -> Call:
+        key = (request.key({}), index)
+        attempt = self._attempts.get(key, 0)
+        self._attempts[key] = attempt + 1
+        call = Call(request, index, attempt)
+        self.calls.append(call)
+        return call
+
+    def _latency(self, reply: Reply | Exception) -> float:
+        if isinstance(reply, Exception) or reply.latency is None:
+            return self.config.latency
+        return reply.latency
+
+    def _reply(self, call: Call) -> Reply | Exception:
+        config = self.config
+        if config.reply is not None:
+            try:
+                reply = config.reply(call)
+            except Exception as error:
+                return error
+            return Reply(reply) if isinstance(reply, str) else reply
+        table = config.replies.get(call.problem, config.replies.get("*"))
+        if table is None:
+            return NotRecorded(
+                f"the script has no replies for problem {call.problem!r}; add them, or some for '*'"
+            )
+        if not config.cycle and call.index >= len(table):
+            return NotRecorded(
+                f"the script has {len(table)} replies for problem {call.problem!r} and is asked for number "
+                f"{call.index + 1}; add some, ask for fewer, or set `cycle: true`"
+            )
+        if not table:
+            return NotRecorded(f"the script's list of replies for problem {call.problem!r} is empty")
+        return Reply(table[call.index % len(table)])
+
+
+def _asked(request: Request) -> str:
+    if request.prompt is not None:
+        return request.prompt
+    return " ".join(m.content for m in request.messages)

@@ -1,0 +1,403 @@
+"""Calling a model: concurrency that adapts, retries that are counted, bills that are complete.
+
+All backends are called through here, so that none of them needs to retry, throttle or price. For each
+call: hold its worst case in every budget, wait for a slot at the endpoint, call, charge what it used;
+on a retryable error wait (honouring Retry-After) and try again, each attempt held and billed by
+itself.
+
+Concurrency follows additive increase, multiplicative decrease (as TCP does; design/concurrency.md):
+the limit grows while calls succeed and use it fully, and halves on 429 or 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from decimal import Decimal
+from typing import NamedTuple
+
+from archon.backends.base import Backend, Completion, Model, Progress, Request, Tokens
+from archon.budget import Hold, Meter
+from archon.errors import (
+    BackendError,
+    BadReply,
+    CallTimedOut,
+    CapabilityError,
+    ConnectionDropped,
+    EndpointDown,
+    Overloaded,
+    RateLimited,
+    RequestRejected,
+    RetryableError,
+    UnpricedModel,
+)
+from archon.prices import Price, price_of
+from archon.store.base import AttemptKind
+from archon.usage import NOTHING, ZERO_USD, Usage
+
+_BYTES_PER_TOKEN = 4
+"""For estimates only (English text with a modern tokenizer); bounds use one byte per token."""
+_UNLIMITED = 1_000_000
+"""Reserved for a reply without any limit: more than any model gives."""
+_FAILURES_UNTIL_DOWN = 20
+_LONGEST_PAUSE = 60.0
+
+
+class Gate:
+    """The slots of one endpoint."""
+
+    def __init__(self, start: int, most: int) -> None:
+        self.limit = float(min(start, most))
+        self.most = most
+        self.in_use = 0
+        self.failures_in_a_row = 0
+        self.ever_answered = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._resume_at = 0.0
+        self._halved_at = -math.inf
+        self._probing = True
+        """Until the first refusal the limit grows by one per success, which doubles it per round trip."""
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a slot and hold it."""
+        loop = asyncio.get_running_loop()
+        if self.in_use >= int(self.limit) or self._waiting or loop.time() < self._resume_at:
+            ticket: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(ticket)
+            self._admit()
+            try:
+                await ticket
+            except asyncio.CancelledError:
+                if ticket.done() and not ticket.cancelled():
+                    self._leave()
+                else:
+                    self._waiting.remove(ticket)
+                raise
+        else:
+            self.in_use += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        self.failures_in_a_row = 0
+        self.ever_answered = True
+        if self.in_use >= int(self.limit) and self.limit < self.most:
+            self.limit = min(self.most, self.limit + (1.0 if self._probing else 1.0 / self.limit))
+            self._admit()
+
+    def refused(self, started: float, retry_after: float | None) -> None:
+        """The server asked to slow down; `started` is when the refused call began."""
+        now = asyncio.get_running_loop().time()
+        if started >= self._halved_at:  # one halving per round trip, however many calls were refused in it
+            self.limit = max(1.0, self.limit / 2)
+            self._halved_at = now
+            self._probing = False
+        if retry_after:
+            self._resume_at = max(self._resume_at, now + min(retry_after, _LONGEST_PAUSE))
+
+    def _leave(self) -> None:
+        self.in_use -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = self._resume_at - loop.time()
+        if pause > 0:
+            if self._waiting:
+                loop.call_later(pause, self._admit)
+            return
+        while self._waiting and self.in_use < int(self.limit):
+            ticket = self._waiting.popleft()
+            if not ticket.done():
+                self.in_use += 1
+                ticket.set_result(None)
+
+
+class Billed(NamedTuple):
+    """What one call or attempt used, for the ledger and the store."""
+
+    kind: AttemptKind
+    indices: tuple[int, ...]
+    usage: Usage
+    error: str = ""
+
+
+class Caller:
+    """One named model, ready to be called."""
+
+    def __init__(self, name: str, config: Model, backend: Backend, gate: Gate) -> None:
+        self.name = name
+        self.config = config
+        self.backend = backend
+        self.gate = gate
+        self.price: Price | None = config.price
+        self.price_source = "its configuration"
+        if self.price is None:
+            self.price, self.price_source = price_of(config.label)
+        self._tokens_per_second = 0.0
+        self._max_n = backend.capabilities.max_n
+        self._jitter = random.Random(name)
+
+    @property
+    def max_n(self) -> int:
+        """Samples the server gives per request (lowered when a server turns out to ignore n)."""
+        return self._max_n
+
+    def check(self, request: Request, meter: Meter) -> None:
+        """Raise CapabilityError or UnpricedModel before anything is spent."""
+        can, sampling = self.backend.capabilities, request.sampling
+        lacking = [
+            what
+            for what, asked, able in (
+                ("complete raw text (`prompt`)", request.prompt is not None, can.raw_prompt),
+                ("continue a given beginning (`prefix`)", bool(request.prefix), can.prefix),
+                ("return log-probabilities (`logprobs`)", sampling.logprobs is not None, can.logprobs),
+                (
+                    "take `top_k` or `min_p`",
+                    sampling.top_k is not None or sampling.min_p is not None,
+                    can.truncation_params,
+                ),
+            )
+            if asked and not able
+        ]
+        if lacking:
+            raise CapabilityError(
+                f"model {self.name!r} ({self.backend.endpoint}) cannot {' and cannot '.join(lacking)}. "
+                "If this server can, say so in the model's `capabilities`; otherwise change the stage"
+            )
+        limited = meter.limited()
+        if "usd" in limited and self.price is None:
+            raise UnpricedModel(
+                f"a budget counts dollars, and model {self.name!r} ({self.config.label}) has no price. "
+                "Give it `price: {input: ..., output: ...}` ($ per million tokens), "
+                "or put it into the table named by ARCHON_PRICES"
+            )
+        if "flops" in limited and self.config.parameters is None:
+            raise UnpricedModel(
+                f"a budget counts FLOPs, and the size of model {self.name!r} ({self.config.label}) is unknown. "
+                "Give it `parameters:`, the number of active parameters"
+            )
+
+    def max_tokens(self, request: Request) -> int:
+        """The limit on new tokens per sample."""
+        limits = (request.sampling.max_tokens, self.config.max_tokens, self.backend.capabilities.max_tokens)
+        return next((limit for limit in limits if limit is not None), _UNLIMITED)
+
+    def worst_case(self, request: Request, samples: int, prompt_tokens: int | None = None) -> Usage:
+        """An upper bound of what one request for so many samples can use."""
+        prompt = request.prompt_bound if prompt_tokens is None else prompt_tokens
+        return self._usage(Tokens(prompt, completion=self.max_tokens(request) * samples))
+
+    async def call(
+        self,
+        request: Request,
+        indices: Sequence[int],
+        meter: Meter,
+        deliver: Callable[[Completion, Usage], None],
+        bill: Callable[[Billed], None],
+        prompt_tokens: int | None = None,
+    ) -> None:
+        """Get these samples, retrying as needed; `deliver` gets each as it finishes.
+
+        `bill` gets every attempt that gave no sample. `prompt_tokens` is the prompt's true size where
+        known. Raises BudgetExhausted, or the last error once retrying is over.
+        """
+        missing = list(indices)
+        retries = 0
+        while missing:
+            batch = missing[: self.max_n]
+            hold = await meter.reserve(self.worst_case(request, len(batch), prompt_tokens))
+            attempt = _Attempt(self, request, batch, hold, deliver, bill)
+            try:
+                async with self.gate.slot():
+                    await attempt.make()
+                    self.gate.succeeded()
+                if attempt.missing:  # fewer choices than asked for: this server ignores n
+                    self._max_n = 1
+                continue
+            except asyncio.CancelledError:
+                attempt.settle("cancelled")
+                raise
+            except BackendError as error:
+                again = self._again(error, attempt, retries)
+                attempt.settle("retried" if again else "failed", error)
+                if not again:
+                    raise self._final(error) from error
+                retries += 1
+                pause = self._pause(error, retries)
+            finally:
+                hold.close()
+                missing = [i for i in missing if i not in batch or i in attempt.missing]
+            await asyncio.sleep(pause)
+
+    def _again(self, error: BackendError, attempt: _Attempt, retries: int) -> bool:
+        """Whether to try once more; the endpoint's state is noted."""
+        if isinstance(error, BadReply) and self.gate.ever_answered:
+            return retries < self.config.retries  # it spoke the protocol before: a passing fault
+        if not isinstance(error, RetryableError):
+            self.gate.ever_answered |= isinstance(error, RequestRejected)
+            return False
+        self.gate.failures_in_a_row += 1
+        if isinstance(error, RateLimited | Overloaded):
+            self.gate.refused(attempt.started, error.retry_after)
+        return retries < self.config.retries
+
+    def heard(self, completion: Completion, seconds: float) -> Usage:
+        """What a completion used, with its price; the server's speed is noted."""
+        if completion.requests and seconds > 0:
+            speed = completion.tokens.completion / seconds
+            self._tokens_per_second = max(self._tokens_per_second * 0.99, speed)
+        return self._usage(completion.tokens, completion.requests, seconds if completion.requests else 0.0)
+
+    def _usage(self, tokens: Tokens, requests: int = 1, seconds: float = 0.0) -> Usage:
+        """Tokens with their price and their work."""
+        usd, unpriced, flops, unsized = ZERO_USD, 0, 0, 0
+        if tokens.usd is not None:
+            usd = Decimal(str(tokens.usd))
+        elif self.price is not None:
+            usd = self.price.cost(tokens.prompt, tokens.cached, tokens.completion, requests)
+        else:
+            unpriced = requests
+        if self.config.parameters is not None:
+            flops = int(2 * self.config.parameters * (tokens.prompt - tokens.cached + tokens.completion))
+        else:
+            unsized = requests
+        return Usage(
+            requests,
+            tokens.prompt,
+            tokens.cached,
+            tokens.completion,
+            tokens.reasoning,
+            usd,
+            flops,
+            seconds,
+            unpriced,
+            unsized,
+            requests if tokens.estimated else 0,
+        )
+
+    def partial(
+        self,
+        request: Request,
+        samples: int,
+        progress: Progress,
+        elapsed: float,
+        error: BackendError | None,
+        *,
+        begun: bool,
+    ) -> Usage:
+        """What an attempt that did not finish is billed, by what is known of it.
+
+        `samples` are those that did not come; `begun` says that others of the same request did, with
+        whom its prompt is billed already. `error` is None where it was cancelled.
+        """
+        if not progress.sent:
+            return NOTHING
+        heard = progress.prompt_tokens is not None
+        if error is not None and not isinstance(error, CallTimedOut) and not heard:
+            return self._usage(Tokens(), 0 if begun else 1)  # refused or never served: nothing was generated
+        prompt = progress.prompt_tokens
+        completion = progress.completion_tokens
+        estimated = prompt is None or completion is None
+        if prompt is None:
+            prompt = max(1, request.prompt_bound // _BYTES_PER_TOKEN)
+        if completion is None:
+            completion = self._generated(request, elapsed) * samples
+        tokens = Tokens(0 if begun else prompt, completion=completion, estimated=estimated)
+        return self._usage(tokens, 0 if begun else 1, elapsed)
+
+    def _generated(self, request: Request, elapsed: float) -> int:
+        """Tokens a sample may have got when its call was cut off without telling.
+
+        All of them where closing the connection does not stop the server, or where its speed is not
+        known yet; otherwise its speed times the time.
+        """
+        most = self.max_tokens(request)
+        if not self.backend.capabilities.aborts or not self._tokens_per_second:
+            return most
+        return min(most, math.ceil(self._tokens_per_second * elapsed))
+
+    def _pause(self, error: BackendError, retries: int) -> float:
+        if error.retry_after is not None:
+            return min(error.retry_after, _LONGEST_PAUSE) + self._jitter.uniform(0, 0.25)
+        return min(8.0, 0.5 * 2.0 ** (retries - 1)) * self._jitter.uniform(0.5, 1.0)
+
+    def _final(self, error: BackendError) -> BackendError:
+        """The error once retrying is over: the whole endpoint may be gone."""
+        gate = self.gate
+        unreachable = isinstance(error, ConnectionDropped | CallTimedOut | Overloaded)
+        if unreachable and (not gate.ever_answered or gate.failures_in_a_row >= _FAILURES_UNTIL_DOWN):
+            return EndpointDown(
+                f"{self.backend.endpoint} does not answer ({type(error).__name__}: {error}), "
+                f"{gate.failures_in_a_row} attempts in a row. Check that the server runs and that the model's "
+                "`base_url` is right, then run the same command again: finished samples are kept",
+                model=self.name,
+                status=error.status,
+            )
+        return error
+
+
+class _Attempt:
+    """One request, from its reservation to its bill."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        request: Request,
+        batch: Sequence[int],
+        hold: Hold,
+        deliver: Callable[[Completion, Usage], None],
+        bill: Callable[[Billed], None],
+    ) -> None:
+        self._caller = caller
+        self._request = request
+        self._asked = len(batch)
+        self._hold = hold
+        self._deliver = deliver
+        self._bill = bill
+        self._progress = Progress()
+        self._clock = asyncio.get_running_loop().time
+        self.missing = list(batch)
+        """Samples that have not come yet."""
+        self.started = self._clock()
+
+    async def make(self) -> None:
+        """Send the request and deliver what comes. Raises BackendError."""
+        caller, timeout = self._caller, self._caller.config.timeout
+        self.started = self._clock()
+        deadline = self.started + timeout
+        try:
+            stream = caller.backend.complete(self._request, tuple(self.missing), self._progress)
+            async with aclosing(stream):
+                while self.missing:
+                    async with asyncio.timeout_at(deadline):
+                        completion = await anext(stream, None)
+                    if completion is None:
+                        break
+                    usage = caller.heard(completion, self._clock() - self.started)
+                    self._hold.charge(usage)
+                    self.missing.remove(completion.index)
+                    self._deliver(completion, usage)
+        except TimeoutError as error:
+            raise CallTimedOut(f"no reply within {timeout:g} s", model=caller.name) from error
+        if len(self.missing) == self._asked:
+            raise ConnectionDropped("the reply holds no sample", model=caller.name)
+
+    def settle(self, kind: AttemptKind, error: BackendError | None = None) -> None:
+        """Bill what did not finish, as far as it came."""
+        elapsed = self._clock() - self.started
+        begun = len(self.missing) < self._asked
+        usage = self._caller.partial(
+            self._request, len(self.missing), self._progress, elapsed, error, begun=begun
+        )
+        self._hold.charge(usage)
+        reason = "" if error is None else f"{type(error).__name__}: {error}"
+        self._bill(Billed(kind, tuple(self.missing), usage, reason))

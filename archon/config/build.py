@@ -1,0 +1,186 @@
+"""Plain data to components and back (D2, D10).
+
+Only registered names can be built, and every mistake is collected with its path: unknown keys with the
+nearest valid one, values of the wrong type, missing fields. `plain` is the inverse: what differs from
+the defaults.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from archon import registry
+from archon.component import Component, Nested, Value
+from archon.config.source import Path, Source
+from archon.errors import ConfigError, Flaw, UnknownName
+from archon.suggest import hint
+
+V = TypeVar("V", bound=Value)
+
+
+class Builder:
+    """Builds values from one source, collecting what is wrong."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.flaws: list[Flaw] = []
+
+    def flaw(self, path: Path, what: str, hint: str = "") -> None:
+        """Note a mistake."""
+        self.flaws.append(Flaw(self.source.where(path), what, hint))
+
+    def check(self) -> None:
+        """Raise ConfigError if there were mistakes."""
+        if self.flaws:
+            raise ConfigError(self.flaws)
+
+    def component(self, kind: str, data: Any, path: Path) -> Component | None:
+        """`name` or `{name: keys}` as the component registered under that name."""
+        if isinstance(data, str):
+            name = data
+            fields: Any = {}
+        elif isinstance(data, Mapping) and len(data) == 1:
+            ((name, fields),) = data.items()
+            path = (*path, name)
+            fields = {} if fields is None else fields
+        else:
+            shown = f"the keys {', '.join(map(repr, data))}" if isinstance(data, Mapping) else f"{data!r}"
+            self.flaw(path, f"expected one {kind}, as its name or {{name: settings}}, and found {shown}")
+            return None
+        return self.named(kind, name, fields, path)
+
+    def named(self, kind: str, name: str, fields: Any, path: Path) -> Component | None:
+        """The component of this name with these fields."""
+        try:
+            found = registry.find(kind, name)
+        except UnknownName:
+            self.flaw(path, f"there is no {kind} named {name!r}", hint(name, registry.names(kind)))
+            return None
+        return self.value(found, fields, path)
+
+    def value(self, cls: type[V], fields: Any, path: Path) -> V | None:
+        """A value of this class from a mapping of its fields."""
+        if not isinstance(fields, Mapping):
+            self.flaw(path, f"expected settings (key: value), and found {_shown(fields)}")
+            return None
+        before = len(self.flaws)
+        ready: dict[str, Any] = {}
+        for key, raw in fields.items():
+            info = cls.model_fields.get(key)
+            if info is None:
+                self.flaw((*path, key), f"unknown key {key!r}", hint(key, cls.model_fields))
+                continue
+            nested = next((m for m in info.metadata if isinstance(m, Nested)), None)
+            ready[key] = self._field(nested, info.annotation, raw, (*path, key))
+        if len(self.flaws) > before:
+            return None
+        try:
+            return cls.model_validate(ready)
+        except ValidationError as error:
+            for one in error.errors(include_url=False, include_context=True):
+                self._explain(cls, one, path)
+            return None
+
+    def _field(self, nested: Nested | None, annotation: Any, raw: Any, path: Path) -> Any:
+        if nested is not None and isinstance(raw, str | Mapping):
+            return self.component(nested.kind, raw, path)
+        inner = _value_class(annotation)
+        if inner is not None and isinstance(raw, Mapping):
+            return self.value(inner, raw, path)
+        item = _item_class(annotation)
+        if item is not None and isinstance(raw, list):
+            return [self._item(item, one, (*path, i)) for i, one in enumerate(raw)]
+        return raw
+
+    def _item(self, kind: type[Value] | Nested, raw: Any, path: Path) -> Any:
+        if isinstance(kind, Nested):
+            return self.component(kind.kind, raw, path) if isinstance(raw, str | Mapping) else raw
+        return self.value(kind, raw, path) if isinstance(raw, Mapping) else raw
+
+    def _explain(self, cls: type[Value], error: Any, path: Path) -> None:
+        loc = tuple(part for part in error["loc"] if not (isinstance(part, str) and "[" in part))
+        place = (*path, *loc)
+        kind, given = error["type"], error["input"]
+        if kind == "missing":
+            self.flaw(place, f"{loc[-1]!r} is missing")
+        elif kind == "extra_forbidden":
+            self.flaw(place, f"unknown key {loc[-1]!r}", hint(str(loc[-1]), cls.model_fields))
+        else:
+            message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            self.flaw(place, f"{message[0].lower()}{message[1:]}, and found {_shown(given)}")
+
+
+def component(kind: str, data: Any) -> Component:
+    """Build one component from plain data. Raises ConfigError."""
+    builder = Builder(Source(data))
+    built = builder.component(kind, data, ())
+    builder.check()
+    assert built is not None
+    return built
+
+
+def plain(value: Any) -> Any:
+    """The inverse of building: plain data that says what differs from the defaults.
+
+    Raises UnknownName for a component that no file can name.
+    """
+    from archon.config.graphs import plain_pipeline
+    from archon.pipeline import Pipeline
+
+    if isinstance(value, Pipeline):
+        return {"pipeline": plain_pipeline(value)}
+    if isinstance(value, Component):
+        name = registry.name_of(value.kind, type(value))
+        fields = fields_of(value)
+        return {name: fields} if fields else name
+    if isinstance(value, Value):
+        return fields_of(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if callable(value):
+        return f"<python {getattr(value, '__qualname__', value)}>"  # says what ran; no file can bring it back
+    return value
+
+
+def fields_of(value: Value) -> dict[str, Any]:
+    """The fields that differ from their defaults, as plain data."""
+    return {name: plain(inner) for name, inner in value.given().items()}
+
+
+def _value_class(annotation: Any) -> type[Value] | None:
+    """The Value class of an annotation such as `Budget | None`, if it is one."""
+    if isinstance(annotation, type) and issubclass(annotation, Value):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType):
+        found = [c for c in map(_value_class, get_args(annotation)) if c is not None]
+        return found[0] if len(found) == 1 else None
+    return None
+
+
+def _item_class(annotation: Any) -> type[Value] | Nested | None:
+    """What a list holds, where that is values or components."""
+    if get_origin(annotation) in (list, tuple):
+        item = get_args(annotation)[0]
+        marks = getattr(item, "__metadata__", ())
+        nested = next((m for m in marks if isinstance(m, Nested)), None)
+        return nested or _value_class(item)
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

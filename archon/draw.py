@@ -1,0 +1,361 @@
+"""A draw: n samples of one request, the stored ones first, the missing ones paid for (D5, D6).
+
+1. Samples the store has are delivered in the order they once arrived, each admitted by the budget as if
+   it were paid for now, and entered with its recorded cost (failed attempts on its index included).
+   Where a later stage may stop early they are offered one by one, so that only those used are counted.
+2. Before anything new is paid for, the draw waits until those downstream want more.
+3. The missing indices are claimed, so that no other process samples them too, and sampled concurrently;
+   each sample is handed to the store before it is delivered. Indices that another draw has claimed are
+   awaited and read.
+
+A draw ends when all are delivered, when a budget or the deadline runs out, or when it is closed; then
+calls in flight are cancelled and billed as far as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from archon.backends.base import Completion, Request
+from archon.calling import Billed, Caller
+from archon.candidate import Candidate, Failure
+from archon.errors import ArchonError, BackendError, BudgetExhausted, FatalError, NotRecorded
+from archon.store.base import Attempt, Recorded
+from archon.tasks import settle
+from archon.usage import NOTHING, Usage
+
+if TYPE_CHECKING:
+    from archon.run import Run
+
+_WORKERS = 512
+_UNDELIVERED = 256
+"""Samples that may wait to be read; then no further call is made."""
+_POLL = 0.25
+
+
+class Draw:
+    """An async iterator of candidates. See `Run.sample`."""
+
+    def __init__(
+        self,
+        run: Run,
+        caller: Caller,
+        request: Request,
+        count: int,
+        born: int,
+        per_request: int | None,
+        parents: tuple[str, ...],
+    ) -> None:
+        self.run = run
+        self._caller = caller
+        self._request = request
+        self._count = count
+        self._born = born
+        self._parents = parents
+        self._per_request = per_request
+        self._key = request.key(caller.backend.identity)
+        self._indices = range(0)
+        self._pool = 0
+        self._store = run.session.store
+        self._ready: deque[Recorded | Exception] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._writers: deque[asyncio.Future[None]] = deque()
+        self._todo: deque[int] = deque()
+        self._elsewhere: set[int] = set()
+        self._undelivered: set[int] = set()
+        self._arrived_indices: set[int] = set()
+        self._past: dict[int, Usage] = {}
+        """Recorded cost of earlier failed attempts, by index."""
+        self._cursor = 0
+        self._stored: deque[Recorded] = deque()
+        self._more_stored = True
+        self._opened = self._launched = self._stopped = self._closed = False
+        self._saving = 0
+        """Samples handed to the store and not yet confirmed."""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._prompt_tokens: int | None = None
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Draw:
+        return self
+
+    async def __anext__(self) -> Candidate:
+        if not self._opened:
+            await self._open()
+        while True:
+            if self._ready:
+                return self._deliver(self._ready.popleft())
+            if self._stopped and not self._saving:
+                await self.aclose()
+                raise StopAsyncIteration
+            if self._stored:
+                await self._offer_stored()
+            elif self._more_stored:
+                await self._read_stored()
+            elif not self._launched:
+                await self._launch()
+            elif self._over():
+                await self.aclose()
+                raise StopAsyncIteration
+            else:
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
+
+    def _deliver(self, item: Recorded | Exception) -> Candidate:
+        if isinstance(item, Exception):
+            raise item
+        if self._writers and len(self._ready) < _UNDELIVERED:
+            ticket = self._writers.popleft()
+            if not ticket.done():
+                ticket.set_result(None)
+        self._undelivered.discard(item.index)
+        number = self._born + item.index - self._indices.start
+        return Candidate(
+            id=f"{self.run.stage}#{number}",
+            text=item.text,
+            stage=self.run.stage,
+            index=number,
+            model=self._caller.name,
+            parents=self._parents,
+            finish=item.finish,
+            stop=item.stop,
+            reasoning=item.reasoning,
+            logprobs=item.logprobs,
+            usage=item.usage,
+        )
+
+    def _over(self) -> bool:
+        return not self._saving and all(task.done() for task in self._tasks)
+
+    def _push(self, item: Recorded | Exception) -> None:
+        self._ready.append(item)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    # --- what is stored ----------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._opened = True
+        run = self.run
+        self._caller.check(self._request, run.meter)
+        start = run.scope.allocate(self._key, self._count)
+        self._indices = range(start, start + self._count)
+        self._undelivered = set(self._indices)
+        run.scope.draws.add(self)
+        if run.scope.expired or not self._count:
+            self._stopped = True
+            return
+        self._pool = await self._store.pool(self._key, self._caller.backend.identity, self._request.content)
+        for attempt in await self._store.attempts(self._pool, self._indices):
+            if attempt.kind in ("retried", "failed"):  # what cancelled draws cost is no part of this one
+                self._past[attempt.index] = self._past.get(attempt.index, NOTHING) + attempt.usage
+
+    async def _read_stored(self) -> None:
+        page = await self._store.read(self._pool, self._indices, self._cursor)
+        self._cursor, self._more_stored = page.cursor, not page.done
+        self._stored.extend(page.samples)
+
+    async def _offer_stored(self) -> None:
+        if self.run.may_stop_early:
+            await self.run.until_wanted()
+        if not self._stopped:
+            await self._admit_stored(self._stored.popleft())
+
+    async def _admit_stored(self, recorded: Recorded) -> bool:
+        """Whether the budgets let this stored sample in; enters its cost if so."""
+        if recorded.index not in self._undelivered:
+            return True
+        usage = recorded.usage + self._past.pop(recorded.index, NOTHING)
+        # The worst case must fit, as it had to when the sample was paid for: with and without a store
+        # the same budget admits the same samples.
+        worst = self._caller.worst_case(self._request, 1, self._prompt_tokens)
+        try:
+            hold = await self.run.meter.reserve(worst, fresh=False)
+        except BudgetExhausted as error:
+            self._exhaust(error)
+            return False
+        hold.charge(usage)
+        hold.close()
+        self._learn(recorded.usage)
+        self._enter(usage, fresh=False)
+        self._elsewhere.discard(recorded.index)
+        self._push(recorded)
+        return True
+
+    def _learn(self, usage: Usage) -> None:
+        """The prompt's true size bounds the next call better than its bytes."""
+        if usage.prompt_tokens and not usage.estimated and usage.requests == 1:
+            self._prompt_tokens = max(usage.prompt_tokens, self._prompt_tokens or 0)
+
+    # --- what is missing ---------------------------------------------------------------------------
+
+    async def _launch(self) -> None:
+        missing = [i for i in self._indices if i in self._undelivered]
+        if missing:
+            await self.run.until_wanted()
+        if self._stopped:
+            return
+        self._launched = True
+        if not missing:
+            return
+        if self.run.session.offline:
+            self._fail(missing, NotRecorded("the store has no such sample, and the session is offline"))
+            return
+        granted = list(await self._store.claim(self._pool, missing))
+        self._todo.extend(granted)
+        self._elsewhere = set(missing) - set(granted)
+        if self._elsewhere:
+            self._tasks.append(self.run.spawn(self._await_others()))
+        workers = min(len(granted), _WORKERS, self._caller.gate.most)
+        self._tasks.extend(self.run.spawn(self._work()) for _ in range(workers))
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
+
+    async def _work(self) -> None:
+        """Sample what is to be sampled, until nothing is."""
+        while self._todo and not self._stopped:
+            while len(self._ready) >= _UNDELIVERED:
+                ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._writers.append(ticket)
+                await ticket
+            size = self._batch_size()
+            batch = [self._todo.popleft() for _ in range(min(size, len(self._todo)))]
+            if not batch:
+                return
+            try:
+                await self._caller.call(
+                    self._request, batch, self.run.meter, self._arrived, self._billed, self._prompt_tokens
+                )
+            except BudgetExhausted as error:
+                self._exhaust(error)
+                return
+            except FatalError as error:
+                self._push(error)
+                self._stopped = True
+                return
+            except BackendError as error:
+                self._fail([i for i in batch if i not in self._arrived_indices], error)
+
+    def _fail(self, indices: Sequence[int], error: ArchonError) -> None:
+        """These samples will not come; the outcome says so."""
+        self._undelivered.difference_update(indices)
+        self.run.scope.failures.extend(
+            Failure(self.run.stage, self._born + i - self._indices.start, error) for i in indices
+        )
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A worker ended; an error it did not expect is the reader's to see."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._push(error)
+            self._stopped = True
+        self._wake()
+
+    def _batch_size(self) -> int:
+        wanted = self._per_request or self._caller.config.samples_per_request
+        if wanted == "auto":
+            wanted = 1 if self.run.may_stop_early else self._caller.max_n
+        return min(wanted, self._caller.max_n)
+
+    def _arrived(self, completion: Completion, usage: Usage) -> None:
+        """A sample has arrived and is charged: store it, then deliver it."""
+        self._learn(usage)
+        self._enter(usage, fresh=True)
+        self._arrived_indices.add(completion.index)
+        recorded = Recorded(
+            completion.index,
+            _storable(completion.text),
+            completion.finish,
+            completion.stop,
+            _storable(completion.reasoning),
+            completion.logprobs,
+            usage,
+        )
+        self._saving += 1
+        saved = self._store.put(self._pool, [recorded])
+        saved.add_done_callback(lambda done: self._saved(recorded, done))
+
+    def _saved(self, recorded: Recorded, done: asyncio.Future[None]) -> None:
+        self._saving -= 1
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            self._push(recorded)
+        else:
+            self._push(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            self._stopped = True
+
+    def _billed(self, attempt: Billed) -> None:
+        """An attempt gave no sample; its cost is entered, and recorded with the first of its indices."""
+        self._enter(attempt.usage, fresh=True)
+        first, *others = attempt.indices
+        notes = [Attempt(first, attempt.kind, attempt.usage, attempt.error)]
+        notes += [Attempt(i, attempt.kind, NOTHING, attempt.error) for i in others]
+        self._store.note(self._pool, notes, release=() if attempt.kind == "retried" else attempt.indices)
+
+    async def _await_others(self) -> None:
+        """Wait for samples that another draw is paying for; take over what it gives up."""
+        while self._elsewhere and not self._stopped:
+            await self._store.wait(self._pool, _POLL)
+            more = True
+            while more and not self._stopped:
+                page = await self._store.read(self._pool, self._indices, self._cursor)
+                self._cursor, more = page.cursor, not page.done
+                for recorded in page.samples:
+                    if recorded.index in self._elsewhere and not await self._admit_stored(recorded):
+                        return
+            if self._elsewhere:
+                freed = await self._store.claim(self._pool, sorted(self._elsewhere))
+                self._elsewhere.difference_update(freed)
+                self._todo.extend(freed)
+                if freed:
+                    await self._work()
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def _enter(self, usage: Usage, *, fresh: bool) -> None:
+        self.run.scope.ledger.enter(self.run.stage, self._caller.name, usage, fresh=fresh)
+
+    def _exhaust(self, error: BudgetExhausted) -> None:
+        """Nothing more can be paid for; what is in flight is still awaited."""
+        self.run.scope.note_exhausted(error)
+        self._store.note(self._pool, (), release=tuple(self._todo))
+        self._todo.clear()
+        self._elsewhere.clear()
+        self._launched = True
+        self._more_stored = False
+        self._stored.clear()
+
+    def stop(self) -> None:
+        """End at once (the deadline has passed): what has arrived is still delivered."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        self._wake()
+
+    async def aclose(self) -> None:
+        """Cancel what is outstanding and bill it. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = self._stopped = True
+        await settle(self._tasks)
+        self.run.scope.draws.discard(self)
+        if self._todo:
+            self._store.note(self._pool, (), release=tuple(self._todo))
+
+
+def _storable(text: str) -> str:
+    """Text as UTF-8 can hold it: lone surrogates, which a reply's JSON may contain, become '�'."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return text

@@ -1,0 +1,186 @@
+"""The executor contract: run candidate code where it can neither escape nor judge itself (D8).
+
+A program goes in as text, values come back as data, and the comparison with what was expected happens
+in a process the program cannot touch. Expected values never enter the program's process. The built-in
+executor is `archon.verifiers.sandbox`; stages and verifiers reach it through `run.test` and
+`run.evaluate`, which remember results by (program, tests, limits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from archon.component import Value
+from archon.problem import Case
+
+TestStatus = Literal["passed", "wrong", "failed", "timed_out", "violation", "skipped"]
+"""Passed; a wrong value; an exception or a crash; out of time; a limit broken (memory, output);
+not run, because an earlier test decided."""
+
+_Positive = Annotated[float, Field(gt=0)]
+
+
+class Limits(Value):
+    """What a program may use. CPU time and wall time are counted apart, so that a busy machine does not
+    turn a right program into a wrong one."""
+
+    cpu_seconds: _Positive = 2.0
+    """CPU time for loading the program and all its tests together."""
+    wall_seconds: _Positive = 20.0
+    """Wall-clock time, for programs that wait instead of computing."""
+    memory_mb: _Positive = 1024.0
+    """Address space."""
+    output_mb: _Positive = 16.0
+    """Bytes it may return, and the largest file it may write."""
+
+    @cached_property
+    def digest(self) -> str:
+        """For the memory of results."""
+        return self.model_dump_json()
+
+
+class Program(Value):
+    """Source text and the function in it to call."""
+
+    source: str
+    entry_point: str
+    packages: bool = False
+    """Whether third-party packages of this environment can be imported."""
+
+    @cached_property
+    def digest(self) -> str:
+        """For the memory of results."""
+        return _digest(self.source, self.entry_point, str(self.packages))
+
+
+class Suite(Value):
+    """Tests of a function: cases as data, or a trusted checking program, or both.
+
+    `check` is a program text that defines `check(candidate)` and raises where the candidate is wrong
+    (HumanEval's form). It runs in a process of its own; `candidate` there is a stand-in whose calls are
+    answered by the program's process, arguments and values crossing as data. `namespace` is text that
+    runs before it (imports, helper functions).
+    """
+
+    cases: tuple[Case, ...] = ()
+    check: str | None = None
+    namespace: str = ""
+    names: tuple[str, ...] = ()
+    """Further names the stand-in goes by inside `check` (tests that call the function by its name)."""
+
+    @cached_property
+    def digest(self) -> str:
+        """For the memory of results."""
+        cases = (
+            "|".join(map(_stable, (c.args, c.kwargs, c.expected, c.alternatives, c.tolerance, c.rule)))
+            for c in self.cases
+        )
+        return _digest(self.check or "", self.namespace, ",".join(self.names), *cases)
+
+    def __len__(self) -> int:
+        return len(self.cases) + (self.check is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """One test's result."""
+
+    __test__ = False  # not a test class of pytest's
+
+    status: TestStatus
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """What running a program against a suite gave."""
+
+    __test__ = False
+
+    status: TestStatus
+    """Of the whole: passed if every test passed, else the first other status."""
+    tests: tuple[TestResult, ...] = ()
+    cpu_seconds: float = 0.0
+    peak_mb: float = 0.0
+
+    @property
+    def passed(self) -> int:
+        """How many tests passed."""
+        return sum(t.status == "passed" for t in self.tests)
+
+    def as_json(self) -> dict[str, Any]:
+        """A dictionary for JSON."""
+        return {
+            "status": self.status,
+            "tests": [[t.status, t.detail] if t.detail else [t.status] for t in self.tests],
+            "cpu_seconds": self.cpu_seconds,
+            "peak_mb": self.peak_mb,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TestReport:
+        """The inverse of `as_json`."""
+        tests = tuple(TestResult(*t) for t in data["tests"])
+        return cls(data["status"], tests, data["cpu_seconds"], data["peak_mb"])
+
+
+class Call(Value):
+    """Arguments of one call."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What one call gave: a value as plain data, or why there is none."""
+
+    status: Literal["returned", "failed", "timed_out", "violation", "skipped"]
+    value: Any = None
+    detail: str = ""
+    seconds: float = 0.0
+    """CPU time of the call, as the program's own process measured it: trust it for reference programs only."""
+
+
+class Executor(Protocol):
+    """Runs programs in isolation. Safe for concurrent use."""
+
+    async def test(
+        self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
+    ) -> TestReport:
+        """Run a program against tests. Never raises for anything the program does."""
+        ...
+
+    async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
+        """Call a program's function with each of the arguments, in one process, in order."""
+        ...
+
+    async def close(self) -> None:
+        """End every process."""
+        ...
+
+
+def _stable(value: Any) -> str:
+    """`repr`, but the same in every process: sets have no order of their own."""
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({','.join(map(_stable, value))})"
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__}({','.join(sorted(map(_stable, value)))})"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_stable(k)}:{_stable(v)}" for k, v in value.items()) + "}"
+    return f"{type(value).__name__}:{value!r}"
+
+
+def _digest(*parts: str) -> str:
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(len(data).to_bytes(8, "big"))
+        state.update(data)
+    return state.hexdigest()

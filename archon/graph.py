@@ -1,0 +1,184 @@
+"""A pipeline compiled for running: nested pipelines laid flat, every rule checked, every count bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import NamedTuple
+
+import networkx as nx
+
+from archon.errors import ConfigError, Flaw
+from archon.pipeline import Pipeline
+from archon.stage import NONE, Count, Fact, Plan, Stage
+
+_WHO_GIVES: dict[Fact, str] = {
+    "candidates": "`sample`",
+    "verdicts": "`verify`",
+    "scores": "`verify`",
+}
+
+
+class Place(NamedTuple):
+    """One stage in its place: its path, the paths before and after it, its number in running order."""
+
+    path: str
+    stage: Stage
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    number: int
+
+
+class Graph:
+    """The flat, checked graph of a pipeline. Raises ConfigError with everything that is wrong."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        graph: nx.DiGraph = nx.DiGraph()
+        stages: dict[str, Stage] = {}
+        for path, stage, before in _flat(pipeline):
+            stages[path] = stage
+            graph.add_node(path)
+            graph.add_edges_from((b, path) for b in before)
+        born = {path: i for i, path in enumerate(stages)}
+        order = list(nx.lexicographical_topological_sort(graph, key=born.__getitem__))
+        self.places: dict[str, Place] = {
+            path: Place(
+                path,
+                stages[path],
+                tuple(sorted(graph.predecessors(path), key=born.__getitem__)),
+                tuple(sorted(graph.successors(path), key=born.__getitem__)),
+                number,
+            )
+            for number, path in enumerate(order)
+        }
+        self.downstream: dict[str, frozenset[str]] = {p: frozenset(nx.descendants(graph, p)) for p in order}
+        self.upstream: dict[str, frozenset[str]] = {p: frozenset(nx.ancestors(graph, p)) for p in order}
+        flaws = list(self._flaws())
+        if flaws:
+            raise ConfigError(flaws)
+
+    @property
+    def sinks(self) -> list[Place]:
+        """Where candidates leave the pipeline."""
+        return [p for p in self.places.values() if not p.after]
+
+    @property
+    def models(self) -> dict[str, list[str]]:
+        """Names of the models that stages call, with the stages that call them."""
+        named: dict[str, list[str]] = {}
+        for place in self.places.values():
+            for model in place.stage.models:
+                named.setdefault(model, []).append(place.path)
+        return named
+
+    def may_stop_early(self, path: str) -> bool:
+        """Whether some later stage may close its input before the end."""
+        return any(self.places[p].stage.stops_early for p in self.downstream[path])
+
+    def shares_ancestor(self, place: Place) -> bool:
+        """Whether two of the branches that meet here come from one stage, so that the same candidate
+        arrives by both."""
+        lines = [self.upstream[b] | {b} for b in place.before]
+        return sum(map(len, lines)) > len(frozenset().union(*lines))
+
+    def plan(self) -> dict[str, Plan]:
+        """Model calls and candidates per stage, for one problem: exact, or bounds."""
+        plans: dict[str, Plan] = {}
+        for place in self.places.values():
+            incoming: Count = reduce(Count.plus, (plans[b].passes for b in place.before), NONE)
+            if place.before and self.shares_ancestor(place):  # the same candidates by several ways
+                incoming = Count(0, incoming.high)
+            plan = place.stage.plan(incoming)
+            if self.may_stop_early(place.path):  # it may be cut short once something has been seen
+                plan = Plan(_at_least_one(plan.calls), _at_least_one(plan.passes))
+            plans[place.path] = plan
+        return plans
+
+    def _flaws(self) -> Iterator[Flaw]:
+        facts: dict[str, frozenset[Fact]] = {}
+        for place in self.places.values():
+            stage = place.stage
+            inflow = [facts[b] for b in place.before]
+            arriving = frozenset[Fact].intersection(*inflow) if inflow else frozenset[Fact]()
+            facts[place.path] = arriving | stage.provides
+            if stage.takes and not place.before:
+                yield Flaw(
+                    place.path,
+                    f"{stage.name!r} needs candidates, and nothing comes before it",
+                    "Put a source such as `sample` before it",
+                )
+                continue
+            if not stage.takes and place.before:
+                yield Flaw(
+                    place.path,
+                    f"{stage.name!r} draws from the problem alone and takes no candidates, "
+                    f"but comes after {', '.join(map(repr, place.before))}",
+                    "Put it beside that stage instead (`&`, or leave out `after`)",
+                )
+                continue
+            for fact in sorted(stage.requires - arriving):
+                some = [b for b in place.before if fact in facts[b]]
+                lacking = [b for b in place.before if fact not in facts[b]]
+                what = f"{stage.name!r} needs {fact}, and " + (
+                    f"the branch of {', '.join(map(repr, lacking))} gives none"
+                    if some
+                    else "no stage before it gives any"
+                )
+                yield Flaw(place.path, what, f"Put {_WHO_GIVES[fact]} before it")
+            before = tuple(self.places[p].stage for p in self.upstream[place.path])
+            after = tuple(self.places[p].stage for p in self.downstream[place.path])
+            for broken in stage.rules(before, after):
+                yield Flaw(place.path, broken)
+        yield from self._loose_ends()
+
+    def _loose_ends(self) -> Iterator[Flaw]:
+        """A source that ends beside a stage that chooses: its candidates would bypass the choice."""
+        sinks = self.sinks
+        loose = [p for p in sinks if not p.stage.takes]
+        if loose and len(loose) < len(sinks):
+            ends = ", ".join(repr(p.path) for p in sinks if p.stage.takes)
+            for place in loose:
+                yield Flaw(
+                    place.path,
+                    f"nothing comes after it, so its candidates bypass {ends}",
+                    f"Name it in some stage's `after`: [..., {place.path}]",
+                )
+
+
+def _at_least_one(count: Count) -> Count:
+    return Count(min(1, count.low), count.high)
+
+
+def _flat(
+    pipeline: Pipeline, prefix: str = "", before: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Stage, tuple[str, ...]]]:
+    """Every stage with its path and the paths before it; nested pipelines are opened."""
+    ends: dict[str, tuple[str, ...]] = {}
+    for node in _in_order(pipeline):
+        path = prefix + node.name
+        comes_after = tuple(end for name in node.after for end in ends[name]) if node.after else before
+        if isinstance(node.stage, Pipeline):
+            inner = node.stage
+            yield from _flat(inner, path + "/", comes_after)
+            ends[node.name] = tuple(_ends(inner, path + "/"))
+        else:
+            yield path, node.stage, comes_after
+            ends[node.name] = (path,)
+
+
+def _in_order(pipeline: Pipeline) -> list:  # type: ignore[type-arg]
+    graph: nx.DiGraph = nx.DiGraph()
+    nodes = {n.name: n for n in pipeline.nodes}
+    graph.add_nodes_from(nodes)
+    graph.add_edges_from((b, n.name) for n in pipeline.nodes for b in n.after)
+    rank = {name: i for i, name in enumerate(nodes)}
+    return [nodes[name] for name in nx.lexicographical_topological_sort(graph, key=rank.__getitem__)]
+
+
+def _ends(pipeline: Pipeline, prefix: str) -> Iterator[str]:
+    for node in pipeline.sinks:
+        if isinstance(node.stage, Pipeline):
+            yield from _ends(node.stage, f"{prefix}{node.name}/")
+        else:
+            yield prefix + node.name

@@ -1,0 +1,264 @@
+"""What a stage sees of the run: the only way to have an effect (D3).
+
+A stage asks its `Run` to sample, verify, test or solve. The run reserves budget, looks in the store,
+limits concurrency, calls the backend, settles the cost and records the event. Tasks that a stage starts
+belong to its run and end with the stage, so stage authors never need more than `async for` and `yield`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from archon.backends.base import Request, Sampling
+from archon.candidate import Candidate, Failure, Verdict
+from archon.draw import Draw
+from archon.errors import ArchonError, BudgetExhausted
+from archon.problem import Message, Problem
+from archon.tasks import settle
+
+if TYPE_CHECKING:
+    from archon.budget import Meter
+    from archon.execution import Call, Limits, Program, Returned, Suite, TestReport
+    from archon.ledger import Ledger
+    from archon.session import Session
+    from archon.verifier import Verifier
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AHEAD = 16
+"""How many results `map` works ahead by default."""
+
+
+class Scope:
+    """The state of one problem's solving, shared by its stages."""
+
+    def __init__(self, problem: Problem, meter: Meter, ledger: Ledger) -> None:
+        self.problem = problem
+        self.meter = meter
+        self.ledger = ledger
+        self.failures: list[Failure] = []
+        self.exhausted: BudgetExhausted | None = None
+        self.expired = False
+        self.draws: set[Draw] = set()
+        self._drawn: dict[str, int] = {}
+
+    def allocate(self, pool: str, count: int) -> int:
+        """The first of `count` indices that no other draw of this problem has: draws never share
+        samples within a problem, so that they stay independent."""
+        start = self._drawn.get(pool, 0)
+        self._drawn[pool] = start + count
+        return start
+
+    def note_exhausted(self, error: BudgetExhausted) -> None:
+        """A budget ran out; the first one is the reason."""
+        self.exhausted = self.exhausted or error
+
+    def expire(self) -> None:
+        """The deadline has passed: sources stop, calls in flight are cancelled."""
+        self.expired = True
+        for draw in tuple(self.draws):
+            draw.stop()
+
+
+class Run:
+    """One stage's view of the run, for one problem."""
+
+    def __init__(
+        self,
+        session: Session,
+        scope: Scope,
+        stage: str,
+        meter: Meter,
+        *,
+        may_stop_early: bool = False,
+        until_wanted: Callable[[], Awaitable[None]] | None = None,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.session = session
+        self.scope = scope
+        self.stage = stage
+        """The stage's path in the graph."""
+        self.meter = meter
+        self.may_stop_early = may_stop_early
+        """Whether a later stage may close its input before the end."""
+        self.released = False
+        self.busy = 0
+        """Items taken in by `map` and not yet digested."""
+        self._until_wanted = until_wanted
+        self._pulse = pulse
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._born = 0
+        seed = f"{session.seed}|{scope.problem.id}|{stage}"
+        self._seed = int.from_bytes(
+            hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+        )
+        self._rng: random.Random | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """The problem being solved."""
+        return self.scope.problem
+
+    @property
+    def rng(self) -> random.Random:
+        """This stage's own random generator, seeded by the run's seed, the problem and the stage."""
+        if self._rng is None:
+            self._rng = random.Random(self._seed)
+        return self._rng
+
+    # --- models ------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        model: str,
+        *,
+        n: int = 1,
+        messages: Sequence[Message] | None = None,
+        prompt: str | None = None,
+        prefix: str = "",
+        sampling: Sampling | None = None,
+        per_request: int | None = None,
+        parents: Sequence[Candidate] = (),
+    ) -> Draw:
+        """Draw n samples; an async iterator of candidates, in order of arrival.
+
+        Without `messages` or `prompt`, the problem itself is asked. Samples that are stored come first
+        and are not paid for again. The iterator ends early, without an error, where a budget or the
+        deadline runs out; single failures are recorded on the outcome. Close it (or end the stage) to
+        cancel what is outstanding.
+
+        Raises, on first use, UnknownName (no such model), CapabilityError, UnpricedModel; and
+        FatalError where the model cannot be used at all.
+        """
+        caller = self.session.caller(model)
+        problem = self.problem
+        chosen = self.session.sampling(model, sampling)
+        if messages is None and prompt is None:
+            if caller.config.continues_text and problem.prompt is not None:
+                prompt = problem.prompt
+                if not chosen.stop and problem.stop:
+                    chosen = chosen.model_copy(update={"stop": problem.stop})
+            else:
+                messages = problem.messages
+        request = Request(tuple(messages or ()), prompt, prefix, chosen, problem.id)
+        start, self._born = self._born, self._born + n
+        return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents))
+
+    # --- verdicts ----------------------------------------------------------------------------------
+
+    async def verify(self, verifier: Verifier, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates with this verifier's verdicts."""
+        verdicts: Sequence[Verdict] = await verifier.verify(self.problem, candidates, self)
+        if len(verdicts) != len(candidates):
+            raise ArchonError(
+                f"verifier {verifier.name!r} gave {len(verdicts)} verdicts for {len(candidates)} candidates"
+            )
+        return [c.with_verdict(v) for c, v in zip(candidates, verdicts, strict=True)]
+
+    async def test(
+        self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
+    ) -> TestReport:
+        """Run a program against tests, in isolation; remembered by (program, tests, limits)."""
+        return await self.session.test(program, suite, limits, stop_at_first_failure=stop_at_first_failure)
+
+    async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
+        """Call a program's function, in isolation."""
+        return await (await self.session.executor()).evaluate(program, calls, limits)
+
+    # --- concurrency -------------------------------------------------------------------------------
+
+    def map(
+        self, work: Callable[[T], Awaitable[R]], items: AsyncIterator[T], *, ahead: int = _AHEAD
+    ) -> Mapped[T, R]:
+        """Apply `work` to items as they arrive, `ahead` at once; results come in the items' order."""
+        return Mapped(self, work, items, ahead)
+
+    async def gather(self, *work: Coroutine[Any, Any, R]) -> list[R]:
+        """Do several things at once; the first error cancels the others and is raised."""
+        tasks = [self.spawn(one) for one in work]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            await settle(tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Start a task that ends, at the latest, with the stage."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def until_wanted(self) -> None:
+        """Until those downstream have digested what they were given and want more."""
+        if self._until_wanted is not None:
+            await self._until_wanted()
+
+    def digested(self, items: int) -> None:
+        """`map` has handed on this many results."""
+        self.busy -= items
+        self._pulse()
+
+    def expire(self) -> None:
+        """This stage's own deadline has passed: its draws stop."""
+        self.scope.note_exhausted(
+            BudgetExhausted(f"stage {self.stage}", "seconds", f"the seconds of stage {self.stage!r} are over")
+        )
+        for draw in [d for d in self.scope.draws if d.run is self]:
+            draw.stop()
+
+    async def finish(self) -> None:
+        """End every task and draw of this stage."""
+        for draw in [d for d in self.scope.draws if d.run is self]:
+            await draw.aclose()
+        await settle(tuple(self._tasks))
+
+
+class Mapped(Generic[T, R]):
+    """`run.map`: an async iterator of results in order, working ahead of its reader."""
+
+    def __init__(
+        self, run: Run, work: Callable[[T], Awaitable[R]], items: AsyncIterator[T], ahead: int
+    ) -> None:
+        self._run = run
+        self._work = work
+        self._items = items
+        self._room = asyncio.Semaphore(max(1, ahead))
+        self._results: asyncio.Queue[asyncio.Task[R] | None] = asyncio.Queue()
+        self._feeder: asyncio.Task[None] | None = None
+        self._handed_on = 0
+
+    def __aiter__(self) -> Mapped[T, R]:
+        return self
+
+    async def __anext__(self) -> R:
+        if self._feeder is None:
+            self._feeder = self._run.spawn(self._feed())
+        if self._handed_on:  # the reader is back for more, so it has dealt with the last one
+            self._run.digested(self._handed_on)
+            self._handed_on = 0
+        task = await self._results.get()
+        if task is None:
+            await self._feeder
+            raise StopAsyncIteration
+        result = await task
+        self._handed_on = 1
+        self._room.release()
+        return result
+
+    async def _feed(self) -> None:
+        async def one(item: T) -> R:
+            return await self._work(item)
+
+        try:
+            await self._room.acquire()
+            async for item in self._items:
+                self._run.busy += 1
+                self._results.put_nowait(self._run.spawn(one(item)))
+                await self._room.acquire()
+        finally:
+            self._results.put_nowait(None)

@@ -1,0 +1,355 @@
+"""A session: everything a run shares. Models, store, budgets, ledger, executor, seed.
+
+    async with Session(models={"coder": OpenAI(model="gpt-4o-mini")}, store="runs.sqlite") as session:
+        outcome = await session.solve(pipeline, problem)
+
+Any number of problems may be solved at once through one session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from archon import registry
+from archon.backends.base import Backend, Model, Sampling
+from archon.budget import Budgets, Meter
+from archon.calling import Caller, Gate
+from archon.candidate import Candidate, Outcome, StopReason
+from archon.errors import AllCandidatesFailed, BudgetExhausted, UnknownName
+from archon.flow import Flow
+from archon.graph import Graph, Place
+from archon.ledger import Ledger
+from archon.pipeline import Pipeline
+from archon.problem import Problem
+from archon.run import Run, Scope
+from archon.store import SQLiteStore, Store
+from archon.suggest import hint
+from archon.tasks import together
+from archon.trace import Trace
+from archon.usage import Usage, total
+
+if TYPE_CHECKING:
+    from archon.execution import Executor, Limits, Program, Suite, TestReport
+    from archon.stage import Stage
+
+DEFAULT_MODEL = "default"
+"""The name ready pipelines give their model."""
+
+
+class Session:
+    """Opens what a run needs, shares it between problems, and closes it.
+
+    `models` maps the names that stages use to models; a single model serves every name. `store` is a
+    store, a path, or None for one in memory. `seed` seeds the stages' random generators and, where a
+    server takes seeds, the samples; another seed is another, independent run. `offline` makes no model
+    call: what is not stored counts as failed.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Mapping[str, Model | Backend] | Model | None = None,
+        budget: Budgets | None = None,
+        store: Store | str | Path | None = None,
+        seed: int | None = None,
+        offline: bool = False,
+        trace: Trace | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self._models = models if models is not None else {}
+        self.budget = budget or Budgets()
+        self.seed = seed
+        self.offline = offline
+        self.trace = trace
+        self.ledger = Ledger()
+        """Everything used so far, over all problems."""
+        self.meter = Meter("run", self.budget.run)
+        self.store: Store = SQLiteStore(store) if store is None or isinstance(store, str | Path) else store
+        self._owns_store = self.store is not store
+        self._executor = executor
+        self._owns_executor = executor is None
+        self._callers: dict[str, Caller] = {}
+        self._gates: dict[str, Gate] = {}
+        self._solving: set[Scope] = set()
+        self._testing: dict[str, asyncio.Future[TestReport | None]] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+        self.expired = False
+        """Whether the run's deadline has passed."""
+
+    async def __aenter__(self) -> Session:
+        seconds = self.budget.run.seconds
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._expire)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        try:
+            for caller in self._callers.values():
+                await caller.backend.close()
+            if self._executor is not None and self._owns_executor:
+                await self._executor.close()
+        finally:
+            if self._owns_store:
+                await self.store.close()
+            if self.trace is not None:
+                self.trace.close()
+
+    # --- solving -----------------------------------------------------------------------------------
+
+    async def solve(self, pipeline: Pipeline | Stage | Graph, problem: Problem) -> Outcome:
+        """Run one problem through a pipeline.
+
+        Raises ConfigError where the pipeline is not valid, UserErrors where its models cannot do what
+        it asks, AllCandidatesFailed where every attempt failed, FatalError where a model cannot be
+        used at all, StageFailed where a stage has a fault.
+        """
+        graph = pipeline if isinstance(pipeline, Graph) else _pipeline(pipeline).graph()
+        self.check(graph)
+        scope = Scope(problem, Meter("problem", self.budget.problem, self.meter), Ledger(self.ledger))
+        timers = self._timers(graph, scope)
+        self._solving.add(scope)
+        flow = Flow(graph, problem, lambda place, flow: self._open_run(place, flow, scope, timers))
+        if self.expired:
+            scope.expire()
+        try:
+            await flow.run()
+        finally:
+            for timer in timers:
+                timer.cancel()
+            self._solving.discard(scope)
+        outcome = self._outcome(flow, scope)
+        outcome = await self._settled(outcome, graph, scope)
+        if self.trace is not None:
+            self.trace.event("solved", **{k: v for k, v in outcome.as_json().items() if k != "candidates"})
+        if not outcome.candidates and outcome.failures:
+            raise AllCandidatesFailed(problem.id, [f.error for f in outcome.failures])
+        return outcome
+
+    def check(self, graph: Graph) -> None:
+        """Raise UnknownName where a stage names a model that this session does not have."""
+        if isinstance(self._models, Mapping):
+            for name, stages in graph.models.items():
+                if name not in self._models:
+                    raise UnknownName(
+                        f"stage {stages[0]!r} uses model {name!r}, which is not defined. "
+                        f"{hint(name, self._models)} Define it under `models:`, or give one with --model"
+                    )
+
+    def _open_run(self, place: Place, flow: Flow, scope: Scope, timers: list[asyncio.TimerHandle]) -> Run:
+        budget = place.stage.budget
+        meter = scope.meter if budget is None else Meter(f"stage {place.path}", budget, scope.meter)
+        run = Run(
+            self,
+            scope,
+            place.path,
+            meter,
+            may_stop_early=flow.graph.may_stop_early(place.path),
+            until_wanted=lambda: flow.until_wanted(place.path),
+            pulse=flow.pulse,
+        )
+        if budget is not None and budget.seconds is not None:
+            timers.append(asyncio.get_running_loop().call_later(budget.seconds, run.expire))
+        return run
+
+    def _timers(self, graph: Graph, scope: Scope) -> list[asyncio.TimerHandle]:
+        seconds = self.budget.problem.seconds
+        if seconds is None:
+            return []
+        return [asyncio.get_running_loop().call_later(seconds, scope.expire)]
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.meter_exhausted("seconds")
+        for scope in tuple(self._solving):
+            scope.expire()
+
+    def meter_exhausted(self, dimension: str) -> None:
+        """For the outcome of what runs while the whole run's time ends."""
+        for scope in self._solving:
+            scope.note_exhausted(BudgetExhausted("run", dimension, f"the run's {dimension} are over"))
+
+    def _outcome(self, flow: Flow, scope: Scope) -> Outcome:
+        sinks = flow.graph.sinks
+        order = {place.path: place.number for place in flow.graph.places.values()}
+
+        def by_birth(candidate: Candidate) -> tuple[int, int]:
+            return order[candidate.stage], candidate.index
+
+        ranked = len(sinks) == 1 and sinks[0].stage.ranks
+        final = [flow.written[c.id] for c in flow.final]
+        if not ranked:
+            final.sort(key=by_birth)
+        stopped: StopReason = "complete"
+        if scope.expired:
+            stopped = "deadline"
+        elif scope.exhausted is not None:
+            stopped = "budget"
+        elif flow.closed_early:
+            stopped = "early"
+        exhausted = "" if scope.exhausted is None else f"{scope.exhausted.scope}.{scope.exhausted.dimension}"
+        ledger = scope.ledger
+        return Outcome(
+            problem=scope.problem.id,
+            chosen=final[0] if final else None,
+            final=tuple(final),
+            candidates=tuple(sorted(flow.written.values(), key=by_birth)),
+            failures=tuple(scope.failures),
+            usage=ledger.total,
+            by_stage=MappingProxyType(dict(ledger.by_stage)),
+            by_model=MappingProxyType(dict(ledger.by_model)),
+            fresh=ledger.fresh,
+            stopped=stopped,
+            exhausted=exhausted,
+        )
+
+    async def _settled(self, outcome: Outcome, graph: Graph, scope: Scope) -> Outcome:
+        """The outcome with the cost the same run once had, where it is replayed entirely.
+
+        What an early stop cancelled, and what arrived too late to be used, was paid for then; a replay
+        uses neither, so its cost is read from the record of the first time.
+        """
+        from dataclasses import replace
+
+        key = self._settlement_key(graph, scope.problem)
+        if outcome.fresh.requests == 0:
+            found = (await self.store.recall("settlement", [key])).get(key)
+            if found is not None:
+                record = json.loads(found)
+                by_stage = {name: Usage.from_json(u) for name, u in record["by_stage"].items()}
+                by_model = {name: Usage.from_json(u) for name, u in record["by_model"].items()}
+                scope.ledger.restate(by_stage, by_model)
+                return replace(
+                    outcome,
+                    usage=total(by_stage.values()),
+                    by_stage=MappingProxyType(by_stage),
+                    by_model=MappingProxyType(by_model),
+                )
+        else:
+            record = {
+                "by_stage": {name: u.exact() for name, u in outcome.by_stage.items()},
+                "by_model": {name: u.exact() for name, u in outcome.by_model.items()},
+            }
+            await self.store.remember("settlement", {key: json.dumps(record).encode()}, replace=True)
+        scope.ledger.publish()
+        return outcome
+
+    def _settlement_key(self, graph: Graph, problem: Problem) -> str:
+        models = {name: self.caller(name).backend.identity for name in sorted(graph.models)}
+        parts = (repr(graph.pipeline), repr(problem), repr(self.budget), repr(self.seed), repr(models))
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+    # --- what stages ask for (through their Run) ----------------------------------------------------
+
+    def caller(self, name: str) -> Caller:
+        """The model of this name, connected. Raises UnknownName."""
+        caller = self._callers.get(name)
+        if caller is None:
+            model = self._models.get(name) if isinstance(self._models, Mapping) else self._models
+            if model is None:
+                assert isinstance(self._models, Mapping)
+                raise UnknownName(f"there is no model {name!r}. {hint(name, self._models)}")
+            if isinstance(model, Model):
+                config, backend = model, model.connect()
+            else:
+                config, backend = Bare(), model
+            gate = self._gates.get(backend.endpoint)
+            if gate is None:
+                gate = self._gates[backend.endpoint] = Gate(config.concurrency, config.max_concurrency)
+            caller = self._callers[name] = Caller(name, config, backend, gate)
+        return caller
+
+    def sampling(self, model: str, own: Sampling | None) -> Sampling:
+        """Sampling parameters for a call: the stage's over the model's, with the limit and the seed."""
+        config = self.caller(model).config
+        chosen = config.sampling if own is None else config.sampling.model_copy(update=own.given())
+        filled: dict[str, Any] = {}
+        if chosen.max_tokens is None and config.max_tokens is not None:
+            filled["max_tokens"] = config.max_tokens
+        if chosen.seed is None and self.seed is not None:
+            filled["seed"] = self.seed
+        return chosen.model_copy(update=filled) if filled else chosen
+
+    async def executor(self) -> Executor:
+        """What runs candidate code; opened on first use."""
+        if self._executor is None:
+            self._executor = registry.find("executor", "sandbox")()
+        assert self._executor is not None
+        return self._executor
+
+    async def test(
+        self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
+    ) -> TestReport:
+        """Run a program against tests, or remember the result."""
+        return (await self.test_many([program], suite, limits, stop_at_first_failure=stop_at_first_failure))[
+            0
+        ]
+
+    async def test_many(
+        self,
+        programs: Sequence[Program],
+        suite: Suite,
+        limits: Limits,
+        *,
+        stop_at_first_failure: bool = False,
+    ) -> list[TestReport]:
+        """Run programs against one suite, equal ones once; remembered by (program, tests, limits)."""
+        from archon.execution import TestReport
+
+        mode = f"{suite.digest}|{limits.digest}|{stop_at_first_failure}"
+        keys = [hashlib.sha256(f"{p.digest}|{mode}".encode()).hexdigest() for p in programs]
+        distinct = dict(zip(keys, programs, strict=True))
+        remembered = await self.store.recall("test", list(distinct))
+        reports = {key: TestReport.from_json(json.loads(value)) for key, value in remembered.items()}
+
+        async def test(key: str) -> None:
+            reports[key] = await self._once(
+                key, lambda: self._test(key, distinct[key], suite, limits, stop_at_first_failure)
+            )
+
+        await together(test(key) for key in distinct if key not in remembered)
+        return [reports[key] for key in keys]
+
+    async def _test(
+        self, key: str, program: Program, suite: Suite, limits: Limits, stop_at_first_failure: bool
+    ) -> TestReport:
+        executor = await self.executor()
+        report = await executor.test(program, suite, limits, stop_at_first_failure=stop_at_first_failure)
+        await self.store.remember("test", {key: json.dumps(report.as_json()).encode()})
+        return report
+
+    async def _once(self, key: str, work: Callable[[], Awaitable[TestReport]]) -> TestReport:
+        """Do the work, or wait for whoever is doing the same at this moment."""
+        while (other := self._testing.get(key)) is not None:
+            report = await asyncio.shield(other)
+            if report is not None:  # None: they were cancelled, and it is for us to do
+                return report
+        done = self._testing[key] = asyncio.get_running_loop().create_future()
+        report = None
+        try:
+            report = await work()
+            return report
+        finally:
+            del self._testing[key]
+            done.set_result(report)
+
+
+class Bare(Model):
+    """The configuration of a backend that was given as it is."""
+
+    name = "bare"
+
+    def connect(self) -> Backend:
+        """Never called: the backend is connected already."""
+        raise AssertionError("a bare backend is connected already")
+
+
+def _pipeline(part: Pipeline | Stage) -> Pipeline:
+    return part if isinstance(part, Pipeline) else Pipeline([part])

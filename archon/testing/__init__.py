@@ -1,0 +1,1 @@
+"""Conformance suites and stand-ins, for the tests of anyone who extends Archon."""

@@ -1,0 +1,116 @@
+"""What a model call used: requests, tokens, money, FLOPs, seconds.
+
+Every count of the framework is one of these, so that the sum over stages equals the sum over calls.
+Unknown is never zero: a call without a price counts under `unpriced`, a call whose model's size is
+unknown under `unsized`, and a call whose tokens the server did not report under `estimated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+ZERO_USD = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one or more model calls used. Adds up with `+`."""
+
+    requests: int = 0
+    """Calls sent, retries included."""
+    prompt_tokens: int = 0
+    """Tokens in, cached ones included."""
+    cached_tokens: int = 0
+    """The part of `prompt_tokens` that the server read from its prefix cache."""
+    completion_tokens: int = 0
+    """Tokens out, reasoning included."""
+    reasoning_tokens: int = 0
+    """The part of `completion_tokens` spent on hidden reasoning."""
+    usd: Decimal = ZERO_USD
+    """Money in US dollars, of the calls that have a price."""
+    flops: int = 0
+    """Floating-point operations, of the calls whose model's size is known."""
+    seconds: float = 0.0
+    """Time spent inside calls, added up over concurrent ones."""
+    unpriced: int = 0
+    """Requests whose price is unknown; their money is not in `usd`."""
+    unsized: int = 0
+    """Requests whose model's size is unknown; their work is not in `flops`."""
+    estimated: int = 0
+    """Requests whose tokens are our estimate (cancelled calls, servers without usage)."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.usd + other.usd,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+            self.unpriced + other.unpriced,
+            self.unsized + other.unsized,
+            self.estimated + other.estimated,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """A dictionary for JSON; money as a float, or null where nothing has a price."""
+        data: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
+        priced = self.requests == 0 or self.unpriced < self.requests
+        sized = self.requests == 0 or self.unsized < self.requests
+        data["usd"] = float(self.usd) if priced else None
+        data["flops"] = self.flops if sized else None
+        data["seconds"] = round(self.seconds, 6)
+        return data
+
+    def exact(self) -> dict[str, Any]:
+        """A dictionary for storage: what is not zero; money as an exact decimal string."""
+        data: dict[str, Any] = {name: value for name in FIELDS if (value := getattr(self, name))}
+        if "usd" in data:
+            data["usd"] = str(data["usd"])
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Usage:
+        """The inverse of `as_json` and `exact`; absent counts are zero."""
+        known = {name: data[name] for name in FIELDS if data.get(name) is not None}
+        if "usd" in known:
+            known["usd"] = Decimal(str(known["usd"]))
+        return cls(**known)
+
+
+FIELDS = tuple(field.name for field in fields(Usage))
+NOTHING = Usage()
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """The sum; `Usage()` for none."""
+    return sum(usages, NOTHING)
+
+
+def describe(usage: Usage) -> str:
+    """One line for people: what was used, and what of it is unknown or estimated."""
+    parts = [
+        f"{usage.requests:,} request{'s' * (usage.requests != 1)}",
+        f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens",
+    ]
+    if usage.unpriced < usage.requests or usage.usd:
+        parts.append(f"${usage.usd:.6f}".rstrip("0").rstrip(".") if usage.usd else "$0")
+    if usage.unpriced:
+        parts.append("unpriced" if usage.unpriced == usage.requests else f"{usage.unpriced:,} unpriced")
+    if usage.flops:
+        parts.append(f"{usage.flops:.3g} FLOPs")
+    if usage.estimated:
+        parts.append(
+            "tokens estimated" if usage.estimated == usage.requests else f"{usage.estimated:,} estimated"
+        )
+    return ", ".join(parts)

@@ -1,0 +1,233 @@
+"""`archon bench` and `archon report`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from archon.cli.options import configured, describe_config, pipeline_options, store_path
+
+
+@click.command(short_help="Run a pipeline over a benchmark and grade it.")
+@click.argument("benchmark", metavar="BENCHMARK")
+@pipeline_options
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The benchmark's data: a file, or a folder that holds it.",
+)
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Recorded generations to use as the model `default`.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N problems.")
+@click.option(
+    "--selectors", metavar="NAME,...", help="Selectors whose curves are reported (default: the benchmark's)."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="RUN",
+    help="The run's folder; running into it again goes on where it stopped.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@click.option("--trace", is_flag=True, help="Write every event to RUN/trace.jsonl.")
+@click.option("--pictures/--no-pictures", default=True, help="Whether to draw pictures.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def bench(benchmark: str, **options: Any) -> None:
+    """Run a pipeline over a benchmark: sample, verify, choose, grade, report.
+
+    BENCHMARK is a name (archon bench --help lists none; see README) or a JSONL file of your own. Ctrl-C and even
+    kill -9 lose nothing: run the same command again. A larger --samples adds to what is there.
+
+    \b
+    archon bench humaneval --pipeline best_of_n --model openai:gpt-4o-mini --samples 20 --limit 20 --out runs/he
+    archon bench humaneval --pipeline best_of_n --replay recordings/ --samples 100 --out runs/replayed
+    archon bench my.jsonl --pipeline self_consistency --model openai:m --base-url http://localhost:8000/v1 --out runs/m
+    archon bench gsm8k --pipeline my.yaml --budget usd=5 --dry-run --out runs/gsm
+    """
+    from rich.console import Console
+
+    from archon.benchmarks import plots
+    from archon.benchmarks import report as reports
+
+    config = configured(
+        options["pipeline"], options["models"], options["base_url"], options["settings"], options["samples"],
+        options["run_budget"], options["problem_budget"], options["prices"], options["replay"],
+    )  # fmt: skip
+    results = asyncio.run(_bench(benchmark, config, options))
+    if results is None:
+        return
+    folder = options["out"]
+    reports.write_csv(results, folder / "curves.csv")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    reports.show(results, console)
+    written = [folder / "results.json", folder / "problems.jsonl", folder / "curves.csv"]
+    if options["pictures"]:
+        written += plots.draw(results, folder)
+    console.print("Written: " + ", ".join(map(str, written)), style="dim", soft_wrap=True)
+
+
+async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
+    from archon.benchmarks.harness import Harness, Plan, open_folder
+    from archon.benchmarks.progress import Live
+    from archon.config import dump
+    from archon.estimate import estimate, table
+    from archon.session import Session
+    from archon.trace import FileTrace
+
+    dataset = _find(benchmark, options["data"]).load()
+    selectors = tuple(s.strip() for s in (options["selectors"] or "").split(",") if s.strip())
+    graph = config.pipeline.graph()
+    name = options["pipeline"]
+    plan = Plan(
+        dataset,
+        graph,
+        Path(name).stem if name.endswith((".yaml", ".yml", ".toml")) else name,
+        samples=options["samples"] or _source_n(graph),
+        limit=options["limit"],
+        concurrency=options["concurrency"],
+        selectors=selectors,
+    )
+    folder: Path = options["out"]
+    dry = options["dry_run"]
+    settings = {
+        "benchmark": dataset.name,
+        "samples": plan.samples,
+        "limit": plan.limit,
+        "seed": options["seed"],
+        "config": _without_n(describe_config(config)),
+    }
+    if not dry:
+        open_folder(folder, settings, overwrite=options["overwrite"])
+    async with Session(
+        models=config.models,
+        budget=config.budget,
+        store=store_path(options["store"]),
+        seed=options["seed"],
+        offline=options["offline"],
+        trace=FileTrace(folder / "trace.jsonl") if options["trace"] and not dry else None,
+    ) as session:
+        if dry:
+            print(dump(config))
+            print(table(estimate(graph, plan.problems, session), len(plan.problems)))
+            return None
+        (folder / "pipeline.yaml").write_text(dump(config), encoding="utf-8")
+        with Live(quiet=options["quiet"]) as live:
+            return await Harness(plan, session, folder, live).run()
+
+
+def _find(benchmark: str, data: Path | None) -> Any:
+    """A benchmark by name, or a JSONL file as one. Raises UnknownName."""
+    from archon import registry
+
+    path = Path(benchmark)
+    if benchmark.endswith((".jsonl", ".jsonl.gz")):
+        return registry.find("benchmark", "jsonl")(data=path)
+    return registry.find("benchmark", benchmark)(data=data)
+
+
+def _source_n(graph: Any) -> int | None:
+    ns = [getattr(p.stage, "n", None) for p in graph.places.values() if not p.stage.takes]
+    known = [n for n in ns if isinstance(n, int)]
+    return sum(known) if known and len(known) == len(ns) else None
+
+
+def _without_n(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration but for how many samples: that may grow from run to run."""
+    text = json.loads(json.dumps(config, default=str))
+    _drop_n(text.get("pipeline"))
+    return dict(text)
+
+
+def _drop_n(part: Any) -> None:
+    if isinstance(part, list):
+        for item in part:
+            _drop_n(item)
+    elif isinstance(part, dict):
+        sample = part.get("sample")
+        if isinstance(sample, dict):
+            sample.pop("n", None)
+        for value in part.values():
+            _drop_n(value)
+
+
+@click.command(short_help="Show a run again, or compare two.")
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Compare with another run, problem by problem.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print results.json (with --compare: the comparison).")
+@click.option("--pictures", is_flag=True, help="Draw the pictures again.")
+def report(run: Path, compare: Path | None, as_json: bool, pictures: bool) -> None:
+    """Show a run's report again, from its files alone; or compare two runs, paired by problem.
+
+    \b
+    archon report runs/first
+    archon report runs/first --json | jq .coverage
+    archon report runs/first --compare runs/second
+    """
+    from rich.console import Console
+
+    from archon.benchmarks import plots
+    from archon.benchmarks import report as reports
+    from archon.benchmarks.results import Results
+
+    results = Results.read(run)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if compare is not None:
+        _compare(results, Results.read(compare), as_json, console)
+        return
+    if as_json:
+        print(json.dumps(results.data, indent=1, ensure_ascii=False))
+    else:
+        reports.show(results, console)
+    if pictures:
+        for path in plots.draw(results, run):
+            print(path, file=sys.stderr)
+
+
+def _compare(a: Any, b: Any, as_json: bool, console: Any) -> None:
+    from archon.benchmarks.report import show_comparison
+    from archon.benchmarks.statistics.paired import compare
+    from archon.errors import DataError
+
+    first = {r.id: r for r in a.records}
+    second = {r.id: r for r in b.records}
+    shared = [name for name in first if name in second]
+    if not shared:
+        raise DataError("the two runs have no problem in common")
+    chosen = compare(
+        [first[n].outcome == "solved" for n in shared], [second[n].outcome == "solved" for n in shared]
+    )
+    sampled = [n for n in shared if first[n].truth and second[n].truth]
+    single = compare(
+        [sum(first[n].truth) / len(first[n].truth) for n in sampled],
+        [sum(second[n].truth) / len(second[n].truth) for n in sampled],
+    )
+    if as_json:
+        data = {
+            "a": str(a.folder),
+            "b": str(b.folder),
+            "chosen": chosen.as_json(),
+            "single_sample": single.as_json(),
+        }
+        print(json.dumps(data, indent=1))
+        return
+    show_comparison(chosen, str(a.folder), str(b.folder), "accuracy of the pipelines' choices", console)
+    show_comparison(single, str(a.folder), str(b.folder), "accuracy of a single sample (pass@1)", console)
+    lost = len(first) + len(second) - 2 * len(shared)
+    if lost:
+        console.print(f"Note: {lost} problems are in one run only, and left out", style="yellow")

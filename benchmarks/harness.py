@@ -1,0 +1,304 @@
+"""The harness: a pipeline over a benchmark, graded, resumable, with live progress.
+
+Problems run concurrently through one session. For each, the pipeline's candidates are graded by the
+benchmark's grader, which the pipeline never sees, and the problem's record is written at once. Samples,
+executions and grades are remembered by the store, so running again after a `kill -9`, a Ctrl-C or with more
+samples does only what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from archon import registry
+from archon.benchmarks.benchmark import Dataset, Truth
+from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json
+from archon.candidate import Candidate, Outcome
+from archon.errors import AllCandidatesFailed, DataError, UserError
+from archon.graph import Graph
+from archon.problem import Problem
+from archon.session import Session
+from archon.strategies.selection import ScoreSelector, Selector, VoteSelector
+from archon.usage import Usage
+
+_OUTCOME = {"right": "solved", "wrong": "wrong", "failed": "failed", "timed_out": "timed_out"}
+
+
+class Watcher(Protocol):
+    """Told of a run's progress (benchmarks/progress.py)."""
+
+    def started(self, total: int) -> None:
+        """So many problems will run."""
+        ...
+
+    def finished(self, record: Record, session: Session) -> None:
+        """One problem is done."""
+        ...
+
+
+@dataclass
+class Plan:
+    """What to run."""
+
+    dataset: Dataset
+    graph: Graph
+    pipeline: str
+    """The pipeline's name or file, for the report."""
+    samples: int | None = None
+    limit: int | None = None
+    """Only the first so many problems."""
+    concurrency: int = 16
+    """Problems in work at once."""
+    selectors: tuple[str, ...] = ()
+    """Selectors whose curves are reported; the benchmark's own where empty."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The effective configuration, kept with the run."""
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The problems that will run."""
+        problems = self.dataset.problems
+        return problems if self.limit is None else problems[: self.limit]
+
+
+class Harness:
+    """Runs a plan into a folder."""
+
+    def __init__(self, plan: Plan, session: Session, folder: Path, watcher: Watcher | None = None) -> None:
+        self.plan = plan
+        self.session = session
+        self.folder = folder
+        self.watcher = watcher
+        self.records: dict[str, Record] = {}
+        self._selectors = _selectors(plan.selectors or plan.dataset.selectors, plan.graph)
+
+    async def run(self) -> Results:
+        """Run every problem and write the results; also on Ctrl-C, with what is done by then.
+
+        Raises UserErrors before anything is spent, FatalError where a model cannot be used; what was
+        recorded by then is kept.
+        """
+        problems = self.plan.problems
+        if not problems:
+            raise DataError(f"the benchmark {self.plan.dataset.name!r} has no problems to run")
+        _check_verifiers(self.plan.graph, problems)
+        self.session.check(self.plan.graph)
+        partial = self.folder / ".problems.jsonl.partial"
+        complete = False
+        with partial.open("w", encoding="utf-8") as lines:
+            if self.watcher is not None:
+                self.watcher.started(len(problems))
+            try:
+                await self._all(problems, lines)
+                complete = True
+            finally:
+                lines.flush()
+                if complete or self.records:
+                    results = self._write(problems, interrupted=not complete)
+        with suppress(OSError):
+            partial.unlink()
+        return results
+
+    async def _all(self, problems: Sequence[Problem], lines: TextIO) -> None:
+        """Every problem, so many at once; the first fatal error ends all."""
+        waiting = iter(problems)
+
+        async def work() -> None:
+            for problem in waiting:
+                if self.session.expired:
+                    self._keep(
+                        Record(problem.id, "cancelled", stopped="deadline", exhausted="run.seconds"), lines
+                    )
+                    continue
+                self._keep(await self.one(problem), lines)
+
+        from archon.tasks import together
+
+        await together(work() for _ in range(min(self.plan.concurrency, len(problems))))
+
+    def _keep(self, record: Record, lines: TextIO) -> None:
+        self.records[record.id] = record
+        lines.write(record.line() + "\n")
+        if self.watcher is not None:
+            self.watcher.finished(record, self.session)
+
+    async def one(self, problem: Problem) -> Record:
+        """Solve and grade one problem."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            outcome = await self.session.solve(self.plan.graph, problem)
+        except AllCandidatesFailed as error:
+            return Record(
+                problem.id,
+                "failed",
+                failures=[f"{type(c).__name__}: {c}" for c in error.causes],
+                error=str(error),
+            )
+        truths = await self.plan.dataset.grader.grade(
+            problem, [c.text for c in outcome.candidates], self.session
+        )
+        record = _record(problem, outcome, truths)
+        self._judge(record, problem, outcome.candidates)
+        record.seconds = round(clock() - started, 3)
+        return record
+
+    def _judge(self, record: Record, problem: Problem, candidates: Sequence[Candidate]) -> None:
+        """What every selector thinks of every candidate, for its curve."""
+        for name, selector in self._selectors.items():
+            if isinstance(selector, ScoreSelector):
+                record.merits[name] = [_finite(selector.merit(c)) for c in candidates]
+            elif isinstance(selector, VoteSelector):
+                labels: dict[Any, int] = {}
+                record.ballots[name] = [
+                    None if b is None else [labels.setdefault(b.answer, len(labels)), b.weight]
+                    for b in selector.ballots(problem, candidates)
+                ]
+
+    def _write(self, problems: Sequence[Problem], *, interrupted: bool) -> Results:
+        records = [self.records[p.id] for p in problems if p.id in self.records]
+        info = RunInfo(
+            benchmark=self.plan.dataset.name,
+            pipeline=self.plan.pipeline,
+            samples=self.plan.samples,
+            seed=self.session.seed,
+            notes=list(self.plan.dataset.notes),
+            models={
+                name: dict(self.session.caller(name).backend.identity) for name in self.plan.graph.models
+            },
+            early_stopping=any(p.stage.stops_early for p in self.plan.graph.places.values()),
+            interrupted=interrupted,
+        )
+        data = summarise(info, records)
+        lines = "".join(record.line() + "\n" for record in records)
+        target = self.folder / "problems.jsonl"
+        half = target.with_name(".problems.jsonl.whole")
+        half.write_text(lines, encoding="utf-8")
+        half.replace(target)
+        write_json(self.folder / "info.json", asdict(info))
+        write_json(self.folder / "results.json", data)
+        return Results(self.folder, data, records)
+
+
+def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Make the run's folder, or check that it holds the same run, of which only `samples` may grow.
+
+    Raises UserError where it holds another run.
+    """
+    file = folder / "run.json"
+    wanted = json.loads(json.dumps(settings, default=str))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if known is not None and not overwrite:
+            changed = sorted(_differences(known, wanted))
+            if changed:
+                name, before, now = changed[0]
+                raise UserError(
+                    f"{str(folder)!r} holds another run: {name} was {before} and is {now}. "
+                    "Name another folder with --out, or replace that run with --overwrite (the store keeps its samples)"
+                )
+        write_json(file, wanted)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the run to {str(folder)!r}: {error.strerror}. Name another folder with --out"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{str(file)!r} is damaged ({error}). Name another folder with --out, or use --overwrite"
+        ) from error
+
+
+_MAY_CHANGE = {"samples", "concurrency", "limit", "selectors"}
+
+
+def _differences(known: Any, wanted: Any, path: str = "") -> list[tuple[str, str, str]]:
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        found = []
+        for key in {*known, *wanted}:
+            if not path and key in _MAY_CHANGE:
+                continue
+            found += _differences(known.get(key), wanted.get(key), f"{path}.{key}" if path else key)
+        return found
+    return [] if known == wanted else [(path, json.dumps(known)[:80], json.dumps(wanted)[:80])]
+
+
+def _record(problem: Problem, outcome: Outcome, truths: Sequence[Truth]) -> Record:
+    candidates = outcome.candidates
+    position = {c.id: i for i, c in enumerate(candidates)}
+    selected = None if outcome.chosen is None else position[outcome.chosen.id]
+    if selected is not None:
+        what = _OUTCOME[truths[selected].status]
+    elif outcome.stopped in ("budget", "deadline", "cancelled"):
+        what = "cancelled"
+    else:
+        what = "abstained"
+    verifiers = sorted({name for c in candidates for name in c.verdicts})
+    return Record(
+        id=problem.id,
+        outcome=what,
+        selected=selected,
+        truth=[t.right for t in truths],
+        statuses=[t.status for t in truths],
+        samples=[c.id for c in candidates],
+        verdicts={name: _verdicts(candidates, name) for name in verifiers},
+        failures=[f"{f.stage}#{f.index} {type(f.error).__name__}: {f.error}" for f in outcome.failures],
+        usage=_exact(outcome.usage),
+        by_stage={name: _exact(u) for name, u in outcome.by_stage.items()},
+        by_model={name: _exact(u) for name, u in outcome.by_model.items()},
+        fresh=_exact(outcome.fresh),
+        stopped=outcome.stopped,
+        exhausted=outcome.exhausted,
+    )
+
+
+def _verdicts(candidates: Sequence[Candidate], name: str) -> dict[str, list[Any]]:
+    verdicts = [c.verdicts.get(name) for c in candidates]
+    return {
+        "accepted": [None if v is None else v.accepted for v in verdicts],
+        "score": [None if v is None else v.score for v in verdicts],
+        "status": [None if v is None else v.status for v in verdicts],
+    }
+
+
+def _exact(usage: Usage) -> dict[str, Any]:
+    return usage.exact()
+
+
+def _finite(merit: float | None) -> float | None:
+    """Merits as JSON can hold them: the worst possible one for minus infinity."""
+    return -1e308 if merit == float("-inf") else merit
+
+
+def _selectors(names: Sequence[str], graph: Graph) -> dict[str, Selector]:
+    """The selectors to report, of those that have what they need from this pipeline."""
+    given = {fact for place in graph.places.values() for fact in place.stage.provides}
+    found: dict[str, Selector] = {}
+    for name in names:
+        stage = registry.find("stage", name)
+        if not (isinstance(stage, type) and issubclass(stage, Selector)):
+            raise UserError(
+                f"{name!r} does not choose among candidates, so it has no curve of selected accuracy"
+            )
+        if stage.requires <= given:
+            found[name] = stage()
+    return found
+
+
+def _check_verifiers(graph: Graph, problems: Sequence[Problem]) -> None:
+    """A verifier that can say nothing about any problem is a mistake, better found before spending."""
+    from archon.verifier import Verifier
+
+    for place in graph.places.values():
+        for value in place.stage.given().values():
+            if isinstance(value, Verifier) and not any(value.applies(p) for p in problems):
+                raise UserError(
+                    f"stage {place.path!r}: the verifier {value.name!r} can say nothing about these problems "
+                    "(unit_tests needs visible tests). Choose another verifier, or a pipeline without one"
+                )

@@ -1,0 +1,141 @@
+"""Grading programs: suites of hidden tests, and reference programs that give expected values.
+
+Every program runs in the session's sandbox, and every result is remembered by (program, tests, limits), so
+nothing is graded twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from archon.benchmarks.benchmark import Truth, TruthStatus
+from archon.code import program_of
+from archon.errors import DataError
+from archon.execution import Call, Limits, Program, Returned, Suite, TestReport
+from archon.problem import Case, Problem
+from archon.session import Session
+from archon.verifiers.sandbox import wire
+
+_STATUS: dict[str, TruthStatus] = {
+    "passed": "right",
+    "wrong": "wrong",
+    "failed": "failed",
+    "timed_out": "timed_out",
+    "violation": "failed",
+}
+DEFAULT_LIMITS = Limits(cpu_seconds=2.0, wall_seconds=15.0, memory_mb=2048)
+
+
+class SuiteGrader:
+    """Grades programs by one hidden suite per problem; every test must pass."""
+
+    def __init__(self, suites: Mapping[str, Suite], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._suites = suites
+        self._limits = limits
+
+    async def grade(self, problem: Problem, texts: Sequence[str], session: Session) -> list[Truth]:
+        """Run each program against the hidden suite, equal programs once."""
+        return await graded(problem, texts, self._suites[problem.id], self._limits, session)
+
+
+class ReferenceGrader:
+    """Grades programs by what a reference program returns for the same inputs.
+
+    Limits follow the reference: `factor` times its own CPU time on this machine, at least `least` seconds
+    (evalplus's rule, taken over all inputs together).
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Callable[[], Sequence[Call]]],
+        references: Mapping[str, Program],
+        cases: Callable[[str, Call, object], Case],
+        extra: Mapping[str, Suite] | None = None,
+        *,
+        factor: float = 4.0,
+        least: float = 1.0,
+    ) -> None:
+        self._inputs = inputs
+        self._references = references
+        self._cases = cases
+        self._extra = extra or {}
+        self._factor = factor
+        self._least = least
+        self._suites: dict[str, asyncio.Task[tuple[Suite, Limits]]] = {}
+
+    async def grade(self, problem: Problem, texts: Sequence[str], session: Session) -> list[Truth]:
+        """Run the reference once, then each program, stopping at its first wrong value."""
+        task = self._suites.get(problem.id)
+        if task is None:
+            task = self._suites[problem.id] = asyncio.ensure_future(self._prepare(problem.id, session))
+        try:
+            suite, limits = await asyncio.shield(task)
+        except BaseException:
+            self._suites.pop(problem.id, None)
+            raise
+        return await graded(problem, texts, suite, limits, session)
+
+    async def _prepare(self, name: str, session: Session) -> tuple[Suite, Limits]:
+        extra = self._extra.get(name)
+        calls = tuple(self._inputs[name]())
+        values, seconds = await reference_values(self._references[name], calls, session)
+        cases = tuple(self._cases(name, call, value) for call, value in zip(calls, values, strict=True))
+        suite = Suite(cases=cases, check=None if extra is None else extra.check)
+        cpu = self._least + _rounded_up(self._factor * seconds)
+        return suite, Limits(cpu_seconds=cpu, wall_seconds=10 * cpu + 10, memory_mb=4096, output_mb=64)
+
+
+async def graded(
+    problem: Problem, texts: Sequence[str], suite: Suite, limits: Limits, session: Session
+) -> list[Truth]:
+    """The truth about each reply, by a suite."""
+    sources = [program_of(problem, text) for text in texts]
+    programs = [
+        Program(source=source, entry_point=problem.entry_point or "", packages=True)
+        for source in sources
+        if source is not None
+    ]
+    reports = iter(await session.test_many(programs, suite, limits, stop_at_first_failure=True))
+    return [
+        Truth("wrong", "the reply holds no program") if s is None else _truth(next(reports)) for s in sources
+    ]
+
+
+async def reference_values(
+    program: Program, calls: Sequence[Call], session: Session
+) -> tuple[list[object], float]:
+    """What a reference program returns for each call, and its CPU time; remembered. Raises DataError
+    where it fails on its own inputs."""
+    inputs = wire.encode([(c.args, c.kwargs) for c in calls])
+    key = hashlib.sha256(program.digest.encode() + inputs).hexdigest()
+    found = (await session.store.recall("reference", [key])).get(key)
+    if found is None:
+        executor = await session.executor()
+        limits = Limits(cpu_seconds=120, wall_seconds=300, memory_mb=8192, output_mb=256)
+        returned: Sequence[Returned] = await executor.evaluate(program, calls, limits)
+        for call, one in zip(calls, returned, strict=True):
+            if one.status != "returned":
+                raise DataError(
+                    f"the reference program {program.entry_point!r} fails on its own input {str(call.args)[:80]} "
+                    f"({one.status}: {one.detail})"
+                )
+        found = wire.encode([sum(r.seconds for r in returned), [r.value for r in returned]])
+        await session.store.remember("reference", {key: found})
+    seconds, values = wire.decode(found)
+    return values, seconds
+
+
+def _truth(report: TestReport) -> Truth:
+    detail = next((t.detail for t in report.tests if t.status not in ("passed", "skipped")), "")
+    return Truth(_STATUS[report.status], detail)
+
+
+def _rounded_up(seconds: float) -> float:
+    """To two digits, so that remembered results stay valid when a clock jitters."""
+    if seconds <= 0:
+        return 0.0
+    scale = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return math.ceil(seconds / scale) * scale

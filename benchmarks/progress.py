@@ -1,0 +1,93 @@
+"""Progress of a run: done, solved, failed, spend, time left. A live line on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from archon.benchmarks.results import Record
+from archon.session import Session
+from archon.usage import Usage
+
+_EVERY = 10.0
+
+
+class Live:
+    """Shows a run's progress on standard error. Use it as a context manager."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self._console = console or Console(stderr=True)
+        self._quiet = quiet
+        self._total = self._done = self._solved = self._failed = 0
+        self._started = self._said = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def started(self, total: int) -> None:
+        """So many problems will run."""
+        self._total = total
+        self._started = self._said = time.monotonic()
+        if self._quiet or not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[line]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("problems", total=total, line="")
+        self._bar.start()
+
+    def finished(self, record: Record, session: Session) -> None:
+        """One problem is done."""
+        self._done += 1
+        self._solved += record.outcome == "solved"
+        self._failed += record.outcome in ("failed", "timed_out", "cancelled")
+        if self._quiet:
+            return
+        line = self.line(session)
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, line=line)
+            return
+        now = time.monotonic()
+        if now - self._said >= _EVERY or self._done == self._total:
+            self._said = now
+            print(f"{self._done}/{self._total} problems, {line}", file=sys.stderr, flush=True)
+
+    def line(self, session: Session) -> str:
+        """Solved, failed, spend, time left."""
+        elapsed = time.monotonic() - self._started
+        left = elapsed / self._done * (self._total - self._done) if self._done else 0.0
+        return f"{self._solved} solved, {self._failed} failed, {spend(session.ledger.fresh)} spent" + (
+            f", about {clock(left)} left" if self._done < self._total else f", took {clock(elapsed)}"
+        )
+
+
+def spend(usage: Usage) -> str:
+    """Money where there is a price, else tokens."""
+    if usage.usd or (usage.requests and not usage.unpriced):
+        return f"${usage.usd:.4f}"
+    if usage.requests == 0:
+        return "nothing"
+    return f"{usage.tokens:,} tokens (unpriced)"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,104 @@
+"""A run for people: tables on the terminal, CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from archon.benchmarks.results import Results
+from archon.benchmarks.statistics.paired import Comparison
+from archon.usage import Usage, describe
+
+
+def show(results: Results, console: Console) -> None:
+    """Print a run's figures, with what they are over and what they cost."""
+    data = results.data
+    drawn = f", {data['samples']} samples each" if data["samples"] else ""
+    console.print(
+        f"[bold]{data['benchmark']}[/bold] with [bold]{data['pipeline']}[/bold]: {data['problems']} problems{drawn}"
+    )
+    if data["interrupted"]:
+        console.print("[yellow]interrupted: these figures are over the problems that were finished[/yellow]")
+    if data["coverage"] or data["selected"]:
+        console.print(_curves(data))
+        console.print(
+            "Percent [95% interval over problems]. Coverage: some sample of k is right. "
+            "Selectors: the one they choose of k is right, by what is visible.",
+            style="dim",
+        )
+    accuracy = data["pipeline_accuracy"]
+    if accuracy["value"] is not None:
+        console.print(f"The pipeline's own choice: {_cell(accuracy)}% right")
+    outcomes = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in data["outcomes"].items() if count
+    )
+    console.print(f"Problems: {outcomes}")
+    if data["candidates"]:
+        parts = ", ".join(
+            f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(data["candidates"].items())
+        )
+        console.print(f"Candidates: {parts}")
+    console.print(f"Recorded cost: {describe(Usage.from_json(data['usage']))}")
+    console.print(f"Spent in this run: {describe(Usage.from_json(data['fresh']))}")
+    for note in data["notes"]:
+        console.print(f"Note: {note}", style="yellow")
+
+
+def show_comparison(comparison: Comparison, a: str, b: str, what: str, console: Console) -> None:
+    """Print a paired comparison."""
+    d = comparison.difference
+    console.print(
+        f"[bold]{b}[/bold] against [bold]{a}[/bold], {what}, paired over {d.problems} problems: "
+        f"{100 * d.value:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p = {comparison.p_value:.3g}; "
+        f"better on {comparison.better}, worse on {comparison.worse}, equal on {comparison.equal}"
+    )
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """Every figure of every curve as one row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["figure", "k", "value", "low", "high", "problems", "tokens", "usd", "flops"])
+        cost = results.data["cost"]
+        curves = {"coverage": results.data["coverage"], "all_right": results.data["all_right"]}
+        curves |= {f"selected:{name}": curve for name, curve in results.data["selected"].items()}
+        for name, curve in curves.items():
+            for k, point in curve.items():
+                at = cost.get(k, {})
+                writer.writerow(
+                    [name, k, point["value"], point["low"], point["high"], point["problems"],
+                     at.get("tokens"), at.get("usd"), at.get("flops")]
+                )  # fmt: skip
+
+
+def _curves(data: Mapping[str, Any]) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("k", justify="right")
+    table.add_column("coverage (pass@k)")
+    for name in data["selected"]:
+        table.add_column(name)
+    table.add_column("tokens per problem", justify="right")
+    table.add_column("$ per problem", justify="right")
+    ks = sorted({*data["coverage"], *(k for curve in data["selected"].values() for k in curve)}, key=int)
+    for k in ks:
+        cost = data["cost"].get(k, {})
+        about = "~" if cost.get("estimated") else ""
+        table.add_row(
+            k,
+            _cell(data["coverage"].get(k)),
+            *(_cell(curve.get(k)) for curve in data["selected"].values()),
+            f"{about}{cost['tokens']:,.0f}" if cost else "",
+            f"{cost['usd']:.6f}" if cost and cost["usd"] is not None else "unpriced",
+        )
+    return table
+
+
+def _cell(point: Mapping[str, Any] | None) -> str:
+    if not point:
+        return ""
+    return f"{100 * point['value']:.1f} \\[{100 * point['low']:.1f}, {100 * point['high']:.1f}]"

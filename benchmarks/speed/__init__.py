@@ -1,0 +1,1 @@
+"""Speed, measured: scripts that print one line of JSON last, with every figure and ratio."""

@@ -1,0 +1,1 @@
+"""Ready pipelines, by name: one YAML file each."""

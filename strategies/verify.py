@@ -1,0 +1,49 @@
+"""Verify every candidate as it arrives.
+
+The verifier's verdict is attached to the candidate; nothing is filtered (`first_passing`, `best_of` and
+`top_k` choose). Cost: the verifier's calls per candidate, none for tests and answer checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from archon.candidate import Candidate
+from archon.problem import Problem
+from archon.run import Run
+from archon.stage import Candidates, Count, Fact, Plan, Stage, Stream
+from archon.verifier import AnyVerifier
+
+
+class Verify(Stage):
+    """Attach a verifier's verdicts; candidates flow on in their order, several at once in work."""
+
+    provides: ClassVar[frozenset[Fact]] = frozenset({"candidates", "verdicts", "scores"})
+
+    verifier: AnyVerifier
+    """Who judges: a verifier's name, or `{name: settings}`."""
+    ahead: Annotated[int, Field(ge=1)] = 16
+    """How many candidates may be in work at once."""
+
+    async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
+        """Judge each candidate; those a verifier cannot speak about pass through undecided."""
+        verifier = self.verifier
+
+        async def judge(candidate: Candidate) -> Sequence[Candidate]:
+            return await run.verify(verifier, [candidate])
+
+        async for judged in run.map(judge, candidates, ahead=self.ahead):
+            for candidate in judged:
+                yield candidate
+
+    def plan(self, incoming: Count) -> Plan:
+        """The verifier's calls for each; all candidates pass."""
+        return Plan(incoming.times(self.verifier.calls_per_candidate), incoming)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The verifier's models."""
+        return self.verifier.models

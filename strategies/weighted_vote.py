@@ -1,0 +1,43 @@
+"""Weighted voting: each candidate votes for its answer with its verifier's score.
+
+Source: Li et al. 2022, "Making Language Models Better Reasoners with Step-Aware Verifier" (arXiv
+2206.02336), section 3.2 (voting verifier); as `weighted best-of-N` in Snell et al. 2024 (arXiv
+2408.03314), section 5.1. Cost: none of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from archon.answers import normal_form
+from archon.candidate import Candidate
+from archon.problem import Problem
+from archon.stage import Fact
+from archon.strategies.selection import Ballot, VoteSelector
+
+
+class WeightedVote(VoteSelector):
+    """Sum scores per answer. Logits count as their probabilities; unscored candidates count nothing."""
+
+    requires: ClassVar[frozenset[Fact]] = frozenset({"scores"})
+
+    by: str | None = None
+    """Whose score; the only verifier's where not given."""
+
+    def ballots(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Ballot | None]:
+        """A vote for each candidate's answer, weighted."""
+        return [self._ballot(problem, c) for c in candidates]
+
+    def _ballot(self, problem: Problem, candidate: Candidate) -> Ballot | None:
+        answer = normal_form(problem, candidate.text)
+        if answer is None:
+            return None
+        score = candidate.score(self.by)
+        if score is None:
+            return Ballot(answer, 0.0)
+        verdicts = candidate.verdicts.values()
+        if any(v.scale == "logit" for v in verdicts if v.score is not None and self.by in (None, v.verifier)):
+            score = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, score))))
+        return Ballot(answer, max(0.0, score))

@@ -1,0 +1,187 @@
+"""What the forked processes do: the candidate runs a program, the judge runs a checking program.
+
+The candidate reads a program and then calls from its socket, and answers each with a value or an
+exception, as data. It knows no expected value. The judge runs the benchmark's own checking program in a
+process of its own; the function it checks is a stand-in that asks the candidate's process. Loaded by the
+isolated interpreters: standard library only.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import io
+import os
+import random
+import sys
+import time
+import types
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archon.verifiers.sandbox import wire
+else:
+    import wire
+
+_COMMON = (
+    "abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime "
+    "decimal enum fractions functools hashlib heapq inspect itertools json math numbers operator os "
+    "pprint queue random re statistics string struct sys textwrap threading time traceback typing unicodedata"
+).split()
+_MOST_IN = 64 * 2**20
+
+
+def warm_up(modules: list[str]) -> None:
+    """Import what programs commonly import, once, before the first fork."""
+    warnings.simplefilter("ignore")
+    for name in (*_COMMON, *modules):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass
+    sys.set_int_max_str_digits(4300)
+
+
+def be_candidate() -> None:
+    """Load a program from descriptor 3 and answer calls until it closes."""
+    receive, send = _channel(3)
+    kind, body = receive()
+    if kind != wire.LOAD:
+        return
+    source, entry_point = wire.decode(body)
+    try:
+        function = _load(source)[entry_point]
+    except BaseException as error:
+        send(wire.RAISED, _describe(error))
+        return
+    send(wire.LOADED, b"")
+    while True:
+        kind, body = receive()
+        if kind != wire.CALL:
+            return
+        args, kwargs = wire.decode(body)
+        started = time.process_time()
+        try:
+            value = wire.encode(function(*args, **kwargs))
+        except BaseException as error:
+            send(wire.RAISED, _describe(error))
+            continue
+        spent = time.process_time() - started
+        send(wire.RETURNED, wire.encode(spent) + value)
+
+
+def be_judge() -> None:
+    """Check the candidate behind descriptor 4 with the program that comes by descriptor 3."""
+    receive, send = _channel(3)
+    ask_receive, ask_send = _channel(4)
+    kind, body = receive()
+    if kind != wire.LOAD:
+        return
+    namespace_source, check_source, names = wire.decode(body)
+
+    def candidate(*args: Any, **kwargs: Any) -> Any:
+        ask_send(wire.CALL, wire.encode((args, kwargs)))
+        try:
+            kind, body = ask_receive()
+        except EOFError:
+            raise CandidateFailed("its process ended") from None
+        if kind == wire.RETURNED:
+            return wire.decode(body[9:])
+        raise _revive(wire.decode(body))
+
+    status, detail = "passed", ""
+    try:
+        random.seed(0)  # noqa: TID251 - the checking program's own process
+        namespace = _load(namespace_source)
+        namespace.update(dict.fromkeys(names, candidate))
+        exec(compile(check_source, "<check>", "exec"), namespace)  # noqa: S102 - the benchmark's own tests
+        check = namespace.get("check")
+        if callable(check):
+            check(candidate)
+    except CandidateFailed:
+        status = "lost"
+    except BaseException as error:
+        status = "failed" if getattr(error, "raised_by_candidate", False) else "wrong"
+        detail = _line(error)
+    send(wire.VERDICT, wire.encode((status, detail)))
+
+
+class CandidateFailed(BaseException):  # not for a check to catch
+    """The candidate's process cannot answer."""
+
+
+def _load(source: str) -> dict[str, Any]:
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module
+    sys.stdin = io.StringIO()
+    exec(compile(source, "<solution>", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - that is the job
+    return module.__dict__
+
+
+def _channel(fd: int) -> tuple[Any, Any]:
+    """Functions that receive and send frames on a descriptor."""
+    os.set_blocking(fd, True)
+
+    def exactly(count: int) -> bytes:
+        parts = []
+        while count:
+            part = os.read(fd, min(count, 1 << 20))
+            if not part:
+                raise EOFError
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def receive() -> tuple[int, bytes]:
+        try:
+            size, kind = wire.FRAME.unpack(exactly(wire.FRAME.size))
+            if size > _MOST_IN:
+                raise EOFError
+            return kind, exactly(size)
+        except (EOFError, OSError):
+            if fd == 3:
+                os._exit(0)  # nobody is interested any more
+            raise EOFError from None
+
+    def send(kind: int, body: bytes) -> None:
+        data = memoryview(wire.frame(kind, body))
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+        except OSError:
+            if fd == 3:
+                os._exit(0)
+            raise CandidateFailed("its process ended") from None
+
+    return receive, send
+
+
+def _describe(error: BaseException) -> bytes:
+    kind = type(error)
+    try:
+        name = str(kind.__name__)[:100]
+        message = str(error)[:300]
+        described: bytes = wire.encode((name, message))
+    except BaseException:  # an exception of the program's own making may do anything
+        described = wire.encode(("Exception", ""))
+    return described
+
+
+def _revive(described: Any) -> BaseException:
+    """The candidate's exception for the checking program: a built-in of that name, or a general one."""
+    name, message = described
+    kind = getattr(builtins, str(name), None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        kind = RuntimeError
+    try:
+        error = kind(f"{name}: {message}" if kind is RuntimeError else message)
+    except TypeError:  # UnicodeDecodeError and its like want more
+        error = RuntimeError(f"{name}: {message}")
+    error.raised_by_candidate = True  # type: ignore[attr-defined]
+    return error
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,351 @@
+"""The executor: programs against tests, several at once, compared where no program can reach (D8).
+
+Cases: the program's process gets the arguments of every case and returns values; each is compared here,
+first as bytes with the expected value's, then by the rules of compare.py. Checking programs: a judge in a
+process of its own calls the program through a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from archon.errors import ExecutionError
+from archon.execution import Call, Limits, Program, Returned, Suite, TestReport, TestResult, TestStatus
+from archon.problem import Case
+from archon.verifiers.compare import matches, shown
+from archon.verifiers.sandbox import wire
+from archon.verifiers.sandbox.worker import Channel, Exit, Worker
+
+_FRESH_STARTS = 3
+
+
+@dataclass
+class _Ending:
+    """How a program's process ended, for those it left without an answer."""
+
+    status: TestStatus
+    detail: str
+
+
+class Sandbox:
+    """Runs programs in forked, limited, disconnected processes; as many at once as there are cores."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._size = workers or len(os.sched_getaffinity(0))
+        self._idle: dict[tuple[tuple[str, ...], bool], list[Worker]] = {}
+        self._slots: asyncio.Semaphore | None = None
+        self._encoded: dict[str, tuple[bytes, tuple[bytes | None, ...]]] = {}
+        self._closed = False
+
+    async def test(
+        self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
+    ) -> TestReport:
+        """Run a program against tests. Never raises for anything the program does."""
+        reports: list[TestReport] = []
+        if suite.cases:
+            reports.append(await self._retried(self._cases, program, suite, limits, stop_at_first_failure))
+        if suite.check is not None and not (
+            reports and stop_at_first_failure and reports[0].status != "passed"
+        ):
+            reports.append(await self._retried(self._check, program, suite, limits))
+        if not reports:
+            return TestReport("passed")
+        return TestReport(
+            _first_failure([r.status for r in reports]),
+            tuple(t for r in reports for t in r.tests),
+            sum(r.cpu_seconds for r in reports),
+            max(r.peak_mb for r in reports),
+        )
+
+    async def evaluate(
+        self, program: Program, calls: Sequence[Call], limits: Limits, preload: tuple[str, ...] = ()
+    ) -> Sequence[Returned]:
+        """Call a program's function with each of the arguments, in one process, in order."""
+        results: Sequence[Returned] = await self._retried(self._evaluate, program, calls, limits, preload)
+        return results
+
+    async def close(self) -> None:
+        """End every process."""
+        self._closed = True
+        workers = [w for idle in self._idle.values() for w in idle]
+        self._idle.clear()
+        await asyncio.gather(*(worker.close() for worker in workers))
+
+    async def layers(self) -> tuple[str, ...]:
+        """What protects here, in words."""
+        async with self._worker((), False) as worker:
+            return worker.layers
+
+    # --- the ways to run a program -------------------------------------------------------------------
+
+    async def _cases(self, program: Program, suite: Suite, limits: Limits, stop: bool) -> TestReport:
+        calls, expected = self._prepared(suite)
+        results: list[TestResult] = []
+        decided = False
+        async with self._running(program, limits) as running:
+            problem = await running.load()
+            if problem is None:
+                running.channel.send(calls)
+                for case, target in zip(suite.cases, expected, strict=True):
+                    answer = await running.channel.receive()
+                    if answer is None:
+                        break
+                    results.append(_judged(case, target, answer))
+                    decided = stop and results[-1].status != "passed"
+                    if decided:
+                        break
+            ending = await running.end(complete=decided or len(results) == len(suite.cases))
+        if problem is not None:
+            results = [problem]
+        elif ending is not None:
+            results.append(TestResult(ending.status, ending.detail))
+        first = _first_failure([r.status for r in results])
+        skipped = [TestResult("skipped")] * (len(suite.cases) - len(results))
+        return TestReport(first, (*results, *skipped), running.cpu, running.peak_mb)
+
+    async def _check(self, program: Program, suite: Suite, limits: Limits) -> TestReport:
+        async with self._running(program, limits, judged=True) as running:
+            problem = await running.load()
+            verdict = None
+            if problem is None:
+                verdict = await running.judge(suite)
+            ending = await running.end(complete=problem is not None or verdict is not None)
+        if problem is None:
+            problem = verdict
+            if ending is not None:  # the judge lost its candidate; why that ended is known here
+                problem = TestResult(ending.status, ending.detail)
+        assert problem is not None
+        return TestReport(problem.status, (problem,), running.cpu, running.peak_mb)
+
+    async def _evaluate(
+        self, program: Program, calls: Sequence[Call], limits: Limits, preload: tuple[str, ...]
+    ) -> list[Returned]:
+        results: list[Returned] = []
+        async with self._running(program, limits, preload=preload) as running:
+            problem = await running.load()
+            if problem is None:
+                running.channel.send(b"".join(_call(c.args, c.kwargs) for c in calls))
+                while len(results) < len(calls):
+                    answer = await running.channel.receive()
+                    if answer is None:
+                        break
+                    results.append(_returned(answer))
+            ending = await running.end(complete=len(results) == len(calls))
+        if problem is not None:
+            return [Returned("failed", detail=problem.detail)] * len(calls)
+        if ending is not None and len(results) < len(calls):
+            status = ending.status if ending.status in ("timed_out", "violation") else "failed"
+            results.append(Returned(status, detail=ending.detail))
+        return [*results, *[Returned("skipped")] * (len(calls) - len(results))]
+
+    # --- processes ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _running(
+        self, program: Program, limits: Limits, *, judged: bool = False, preload: tuple[str, ...] = ()
+    ) -> AsyncIterator[_Running]:
+        async with self._worker(preload, program.packages) as worker:
+            running = _Running(worker, program, limits)
+            try:
+                await running.start()
+                yield running
+            finally:
+                await running.end(complete=True)
+
+    @asynccontextmanager
+    async def _worker(self, preload: tuple[str, ...], packages: bool) -> AsyncIterator[Worker]:
+        """A zygote to oneself: an idle one, or a new one. One that failed is not used again."""
+        if self._closed:
+            raise ExecutionError("the sandbox is closed")
+        if self._slots is None:
+            self._slots = asyncio.Semaphore(self._size)
+        async with self._slots:
+            idle = self._idle.setdefault((preload, packages), [])
+            worker = idle.pop() if idle else Worker(preload, packages)
+            try:
+                if worker.busy:
+                    await worker.start()
+                yield worker
+            finally:
+                if worker.busy or self._is_closed():
+                    await asyncio.shield(worker.close())
+                else:
+                    idle.append(worker)
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    async def _retried(self, way: Any, *args: Any) -> Any:
+        """Again with a new zygote where one broke: a program must not be able to spoil another's run."""
+        for attempt in range(_FRESH_STARTS):
+            try:
+                return await way(*args)
+            except ExecutionError:
+                if attempt == _FRESH_STARTS - 1 or self._is_closed():
+                    raise
+        raise AssertionError
+
+    def _prepared(self, suite: Suite) -> tuple[bytes, tuple[bytes | None, ...]]:
+        """Every call of a suite as bytes, and every expected value; kept, as a suite serves many programs."""
+        known = self._encoded.get(suite.digest)
+        if known is None:
+            calls = b"".join(_call(case.args, case.kwargs) for case in suite.cases)
+            expected = tuple(wire.encode(c.expected) if c.rule == "equal" else None for c in suite.cases)
+            if len(self._encoded) > 64:
+                self._encoded.pop(next(iter(self._encoded)))
+            known = self._encoded[suite.digest] = (calls, expected)
+        return known
+
+
+class _Running:
+    """A program in its process."""
+
+    channel: Channel
+
+    def __init__(self, worker: Worker, program: Program, limits: Limits) -> None:
+        self._worker = worker
+        self._program = program
+        self._limits = limits
+        self._exits: dict[str, Exit] = {}
+        self._ended = False
+        self._peer: socket.socket | None = None
+        self.cpu = 0.0
+        self.peak_mb = 0.0
+
+    async def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._peer = ours.dup()
+        await self._worker.fork("candidate", self._limits, [theirs])
+        self.channel = await self._worker.channel(ours, self._limits)
+
+    async def load(self) -> TestResult | None:
+        """Load the program; what is wrong with it, if it does not."""
+        body = wire.encode((self._program.source, self._program.entry_point))
+        self.channel.send(wire.frame(wire.LOAD, body))
+        answer = await self.channel.receive()
+        if answer is None:
+            ending = await self.end(complete=False)
+            assert ending is not None
+            return TestResult(ending.status, ending.detail)
+        kind, data = answer
+        if kind == wire.LOADED:
+            return None
+        return TestResult("failed", _described(data))
+
+    async def judge(self, suite: Suite) -> TestResult | None:
+        """Let a judge check the loaded program; None where the judge lost it."""
+        assert self._peer is not None
+        ours, theirs = socket.socketpair()
+        peer, self._peer = self._peer, None
+        await self.channel.let_go()  # from here on it is the judge's
+        await self._worker.fork("judge", self._limits, [theirs, peer])
+        channel = await self._worker.channel(ours, self._limits)
+        try:
+            body = wire.encode((suite.namespace, suite.check or "", tuple(suite.names)))
+            channel.send(wire.frame(wire.LOAD, body))
+            answer = await channel.receive()
+        finally:
+            channel.close()
+        if answer is None or answer[0] != wire.VERDICT:
+            return None
+        status, detail = wire.decode(answer[1])
+        return None if status == "lost" else TestResult(status, detail)
+
+    async def end(self, *, complete: bool) -> _Ending | None:
+        """End the job. Where the program did not answer everything, how it ended."""
+        if self._ended:
+            return None
+        self._ended = True
+        if self._peer is not None:
+            self._peer.close()
+        overrun = hasattr(self, "channel") and self.channel.overrun
+        if not complete and not overrun:
+            # It closed its socket or is gone: give it the moment to die by itself, to know why.
+            while "candidate" not in self._exits:
+                exit = await self._worker.exited(self._limits.wall_seconds)
+                self._exits[exit.role] = exit
+        if hasattr(self, "channel"):
+            self.channel.close()
+        for exit in await self._worker.end():
+            self._exits.setdefault(exit.role, exit)
+        candidate = self._exits.get("candidate")
+        if candidate is not None:
+            self.cpu, self.peak_mb = candidate.cpu, candidate.peak_mb
+        if complete:
+            return None
+        if overrun:
+            return _Ending("violation", f"it returned more than {self._limits.output_mb:g} MB")
+        judge = self._exits.get("judge")
+        assert candidate is not None
+        if judge is not None and judge.signal and candidate.reason == "exit" and not candidate.signal:
+            return _Ending("violation", f"its answers ended the checking process (signal {judge.signal})")
+        return _explained(candidate, self._limits)
+
+
+def _first_failure(statuses: Sequence[TestStatus]) -> TestStatus:
+    for status in statuses:
+        if status != "passed":
+            return status
+    return "passed"
+
+
+def _explained(exit: Exit, limits: Limits) -> _Ending:
+    if exit.reason == "cpu":
+        return _Ending("timed_out", f"more than {limits.cpu_seconds:g} s of CPU time")
+    if exit.reason == "wall":
+        return _Ending("timed_out", f"more than {limits.wall_seconds:g} s of waiting")
+    if exit.signal == 25:
+        return _Ending("violation", f"it wrote a file of more than {limits.output_mb:g} MB")
+    if exit.signal:
+        return _Ending("failed", f"its process was ended by signal {exit.signal}")
+    return _Ending("failed", f"its process ended by itself, with exit code {exit.code}")
+
+
+def _call(args: Sequence[Any], kwargs: Any) -> bytes:
+    return wire.frame(wire.CALL, wire.encode((tuple(args), dict(kwargs))))
+
+
+def _judged(case: Case, expected: bytes | None, answer: tuple[int, bytes]) -> TestResult:
+    """One answer compared with what was expected."""
+    kind, body = answer
+    if kind == wire.RAISED:
+        return TestResult("failed", _described(body))
+    if kind != wire.RETURNED:
+        return TestResult("violation", "its process broke the protocol")
+    if expected is not None and body[9:] == expected:
+        return TestResult("passed")
+    try:
+        value = wire.decode(body[9:])
+    except wire.WireError as error:
+        return TestResult("violation", f"its answer cannot be read: {error}")
+    if matches(case, value):
+        return TestResult("passed")
+    return TestResult("wrong", f"returned {shown(value)}, expected {shown(case.expected)}")
+
+
+def _returned(answer: tuple[int, bytes]) -> Returned:
+    kind, body = answer
+    if kind == wire.RAISED:
+        return Returned("failed", detail=_described(body))
+    try:
+        spent, value = wire.decode(body[:9]), wire.decode(body[9:])
+    except wire.WireError as error:
+        return Returned("violation", detail=f"its answer cannot be read: {error}")
+    return Returned("returned", value, seconds=spent if isinstance(spent, float) and spent >= 0 else 0.0)
+
+
+def _described(body: bytes) -> str:
+    try:
+        name, message = wire.decode(body)
+        return f"{name}: {message}" if message else str(name)
+    except (wire.WireError, ValueError, TypeError):
+        return "an exception it did not describe"
+
+
+__all__ = ["Sandbox"]

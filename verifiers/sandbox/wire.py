@@ -1,0 +1,259 @@
+"""Values as bytes, safely: what crosses between a program's process and everybody else.
+
+Only exact built-in types cross as themselves. Anything else (an instance of a subclass, a function, a
+class of the program's own) crosses as an *opaque* mark with its type's name, which equals nothing. So no
+`__eq__`, `__hash__` or `__bool__` of the program's making is ever run outside its process.
+
+Equal values of these types usually have equal bytes, so a comparison can often be one of bytes. This file
+is also loaded by the isolated interpreters, so it imports nothing but the standard library.
+
+Frames on a socket are a length (4 bytes, big-endian), a kind (1 byte), and a body.
+"""
+
+from __future__ import annotations
+
+import struct
+import types
+from typing import Any, NamedTuple
+
+_U32 = struct.Struct(">I")
+_F64 = struct.Struct(">d")
+_C128 = struct.Struct(">dd")
+FRAME = struct.Struct(">IB")
+
+LOAD, LOADED, CALL, RETURNED, RAISED, VERDICT = range(1, 7)
+"""Kinds of frames: a program to load; it is loaded; a call; its value; its exception; a judge's verdict."""
+
+_DEEPEST = 200
+_MOST_COLLISIONS = 64
+
+_ITERATORS: set[type] = {
+    type(iter(())),
+    type(iter([])),
+    type(iter("")),
+    type(iter({})),
+    type(iter({}.values())),
+    type(iter({}.items())),
+    type(iter(set())),
+    type(iter(range(0))),
+    type(reversed([])),
+    types.GeneratorType,
+    map,
+    filter,
+    zip,
+    enumerate,
+}
+_MOST_ITEMS = 1_000_000
+
+
+class WireError(ValueError):
+    """Bytes that are not of this form, or values beyond its limits."""
+
+
+class Opaque(NamedTuple):
+    """Stands for a value that cannot cross; equal to nothing else."""
+
+    type_name: str
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.type_name}>"
+
+
+def encode(value: Any) -> bytes:
+    """A value as bytes. Raises WireError where it is nested too deeply or refers to itself."""
+    out: list[bytes] = []
+    try:
+        _encode(value, out, 0)
+    except RecursionError:
+        raise WireError("nested too deeply") from None
+    return b"".join(out)
+
+
+def _encode(value: Any, out: list[bytes], depth: int) -> None:
+    kind = type(value)
+    if kind is int:
+        size = (value.bit_length() + 8) // 8
+        out.append(b"i" + _U32.pack(size) + value.to_bytes(size, "big", signed=True))
+    elif kind is str:
+        text = value.encode("utf-8", "surrogatepass")
+        out.append(b"s" + _U32.pack(len(text)) + text)
+    elif kind is float:
+        out.append(b"f" + _F64.pack(value))
+    elif kind is bool:
+        out.append(b"T" if value else b"F")
+    elif value is None:
+        out.append(b"N")
+    elif kind is list or kind is tuple:
+        if depth > _DEEPEST:
+            raise WireError("nested too deeply")
+        out.append((b"l" if kind is list else b"t") + _U32.pack(len(value)))
+        for item in value:
+            _encode(item, out, depth + 1)
+    elif kind is dict:
+        if depth > _DEEPEST:
+            raise WireError("nested too deeply")
+        out.append(b"d" + _U32.pack(len(value)))
+        for key, item in value.items():
+            _encode(key, out, depth + 1)
+            _encode(item, out, depth + 1)
+    elif kind is set or kind is frozenset:
+        if depth > _DEEPEST:
+            raise WireError("nested too deeply")
+        items = []
+        for item in value:
+            one: list[bytes] = []
+            _encode(item, one, depth + 1)
+            items.append(b"".join(one))
+        out.append((b"S" if kind is set else b"Z") + _U32.pack(len(items)))
+        out.extend(sorted(items))
+    elif kind is bytes or kind is bytearray:
+        out.append((b"b" if kind is bytes else b"B") + _U32.pack(len(value)) + bytes(value))
+    elif kind is complex:
+        out.append(b"c" + _C128.pack(value.real, value.imag))
+    elif kind is range:
+        out.append(b"r")
+        for part in (value.start, value.stop, value.step):
+            _encode(part, out, depth + 1)
+    elif kind in _ITERATORS:
+        taken = []
+        for item in value:
+            taken.append(item)
+            if len(taken) > _MOST_ITEMS:
+                raise WireError("an iterator without end")
+        out.append(b"I")
+        _encode(taken, out, depth + 1)
+    elif _is_number_of_numpy(kind):
+        _encode(value.item(), out, depth)
+    else:
+        name = f"{kind.__module__}.{kind.__qualname__}"[:200]
+        text = name.encode("utf-8", "replace")
+        out.append(b"O" + _U32.pack(len(text)) + text)
+
+
+def _is_number_of_numpy(kind: type) -> bool:
+    return kind.__module__ == "numpy" and any(base.__name__ == "generic" for base in kind.__mro__)
+
+
+def decode(data: bytes) -> Any:
+    """The value of these bytes. Raises WireError for anything that is not exactly one value."""
+    try:
+        value, end = _decode(data, 0, 0)
+    except (
+        struct.error,
+        IndexError,
+        UnicodeDecodeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise WireError(f"{type(error).__name__}: {error}") from None
+    if end != len(data):
+        raise WireError("bytes left over")
+    return value
+
+
+def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    if depth > _DEEPEST + 4:
+        raise WireError("nested too deeply")
+    tag = data[at : at + 1]
+    at += 1
+    if tag in b"is" and tag:
+        (size,) = _U32.unpack_from(data, at)
+        at += 4
+        body = data[at : at + size]
+        if len(body) != size:
+            raise WireError("cut off")
+        at += size
+        if tag == b"i":
+            return int.from_bytes(body, "big", signed=True), at
+        return body.decode("utf-8", "surrogatepass"), at
+    if tag == b"f":
+        return _F64.unpack_from(data, at)[0], at + 8
+    if tag == b"T":
+        return True, at
+    if tag == b"F":
+        return False, at
+    if tag == b"N":
+        return None, at
+    if tag in (b"l", b"t", b"S", b"Z"):
+        (count,) = _U32.unpack_from(data, at)
+        at += 4
+        if count > len(data) - at:
+            raise WireError("cut off")
+        items = []
+        for _ in range(count):
+            item, at = _decode(data, at, depth + 1)
+            items.append(item)
+        if tag == b"l":
+            return items, at
+        if tag == b"t":
+            return tuple(items), at
+        return (set if tag == b"S" else frozenset)(hashable(items)), at
+    if tag == b"d":
+        (count,) = _U32.unpack_from(data, at)
+        at += 4
+        if count * 2 > len(data) - at:
+            raise WireError("cut off")
+        keys, values = [], []
+        for _ in range(count):
+            key, at = _decode(data, at, depth + 1)
+            value, at = _decode(data, at, depth + 1)
+            keys.append(key)
+            values.append(value)
+        return dict(zip(hashable(keys), values, strict=True)), at
+    if tag in (b"b", b"B", b"O"):
+        (size,) = _U32.unpack_from(data, at)
+        at += 4
+        body = data[at : at + size]
+        if len(body) != size:
+            raise WireError("cut off")
+        if tag == b"O":
+            return Opaque(body.decode("utf-8", "replace")), at + size
+        return (body if tag == b"b" else bytearray(body)), at + size
+    if tag == b"c":
+        return complex(*_C128.unpack_from(data, at)), at + 16
+    if tag == b"r":
+        parts = []
+        for _ in range(3):
+            part, at = _decode(data, at, depth + 1)
+            if type(part) is not int:
+                raise WireError("a range of no integers")
+            parts.append(part)
+        if parts[2] == 0:
+            raise WireError("a range of step 0")
+        return range(*parts), at
+    if tag == b"I":
+        items, at = _decode(data, at, depth + 1)
+        if type(items) is not list:
+            raise WireError("an iterator of no items")
+        return iter(items), at
+    raise WireError(f"unknown tag {tag!r}")
+
+
+def hashable(items: list[Any]) -> list[Any]:
+    """The items, if putting them into a set cannot be made slow on purpose.
+
+    Integers can be chosen to share one hash, which makes a set of them quadratic. Raises WireError.
+    """
+    seen: dict[int, int] = {}
+    for item in items:
+        try:
+            mark = hash(item)
+        except TypeError as error:
+            raise WireError(str(error)) from None
+        count = seen.get(mark, 0) + 1
+        if count > _MOST_COLLISIONS:
+            raise WireError("too many colliding hashes")
+        seen[mark] = count
+    return items
+
+
+def frame(kind: int, body: bytes = b"") -> bytes:
+    """One frame."""
+    return FRAME.pack(len(body), kind) + body

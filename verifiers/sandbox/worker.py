@@ -1,0 +1,205 @@
+"""One zygote, seen from outside: start it, give it jobs, read what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from archon.errors import ExecutionError
+from archon.execution import Limits
+from archon.verifiers.sandbox import wire
+
+_GRACE = 10.0
+"""Seconds beyond the wall limit after which a zygote that says nothing is itself taken for dead."""
+
+
+class Exit(NamedTuple):
+    """What became of a process."""
+
+    role: str
+    reason: str
+    """`exit` by itself, `cpu` or `wall` limit, `ended` by us."""
+    signal: int
+    code: int
+    cpu: float
+    peak_mb: float
+
+
+class Channel:
+    """Frames to and from one child, with a limit on what it may send."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._left = most
+        self.overrun = False
+        """Whether the child sent more than it may."""
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes; a child that does not read them ends by its time limit."""
+        self._writer.write(data)
+
+    async def receive(self) -> tuple[int, bytes] | None:
+        """The next frame; None where the child has ended or broken the protocol."""
+        try:
+            head = await self._reader.readexactly(wire.FRAME.size)
+            size, kind = wire.FRAME.unpack(head)
+            self._left -= size + wire.FRAME.size
+            if self._left < 0:
+                self.overrun = True
+                return None
+            return kind, await self._reader.readexactly(size)
+        except (asyncio.IncompleteReadError, OSError):
+            return None
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._writer.close()
+
+    async def let_go(self) -> None:
+        """Let go of the socket and wait until that is done."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+class Worker:
+    """A zygote process. Use it for one job at a time."""
+
+    def __init__(self, preload: tuple[str, ...], packages: bool) -> None:
+        self._preload = preload
+        self._packages = packages
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._events: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self.layers: tuple[str, ...] = ()
+        self.busy = True
+        """Whether it cannot take a job: not started, in the middle of one, or broken in one."""
+
+    async def start(self) -> None:
+        """Start the zygote. Raises ExecutionError where that fails."""
+        ours, theirs = socket.socketpair()
+        scratch = tempfile.mkdtemp(prefix="archon-")
+        settings = {
+            "control": theirs.fileno(),
+            "scratch": scratch,
+            "paths": [p for p in sys.path if "site-packages" in p] if self._packages else [],
+            "preload": list(self._preload),
+        }
+        command = [
+            getattr(sys, "_base_executable", None) or sys.executable,
+            "-s", "-S", "-P", "-B",
+            str(Path(__file__).with_name("zygote.py")),
+            json.dumps(settings),
+        ]  # fmt: skip
+        environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+        try:
+            self._process = await asyncio.to_thread(
+                subprocess.Popen,
+                command,
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise ExecutionError(f"cannot start the sandbox's interpreter: {error}") from error
+        finally:
+            theirs.close()
+        self._control = ours
+        self._events, self._writer = await asyncio.open_connection(sock=ours)
+        ready = await self._event(30.0)
+        if ready.get("event") != "ready":
+            raise ExecutionError(f"the sandbox's interpreter did not start (it said {ready!r})")
+        self.layers = tuple(ready["layers"])
+        self.busy = False
+
+    async def fork(self, role: str, limits: Limits, sockets: list[socket.socket]) -> None:
+        """Fork a child that gets these sockets."""
+        assert self._control is not None
+        self.busy = True
+        message = {"op": "fork", "role": role, "limits": limits.model_dump()}
+        try:
+            socket.send_fds(
+                self._control, [json.dumps(message).encode() + b"\n"], [s.fileno() for s in sockets]
+            )
+        except OSError as error:
+            raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
+        finally:
+            for one in sockets:
+                one.close()
+
+    async def exited(self, wall_seconds: float) -> Exit:
+        """Wait for a child's end. Raises ExecutionError where the zygote itself is gone or silent."""
+        event = await self._event(wall_seconds + _GRACE)
+        if event.get("event") != "exit":
+            raise ExecutionError(f"the sandbox's interpreter said {event!r} instead of how a program ended")
+        return Exit(
+            event["role"], event["reason"], event["signal"], event["code"], event["cpu"], event["peak_mb"]
+        )
+
+    async def end(self) -> list[Exit]:
+        """End the job: kill what is left, and clean up; what ended only now."""
+        assert self._writer is not None
+        self._writer.write(b'{"op":"end"}\n')
+        exits: list[Exit] = []
+        while True:
+            event = await self._event(_GRACE)
+            if event.get("event") == "clean":
+                self.busy = False
+                return exits
+            if event.get("event") != "exit":
+                raise ExecutionError(f"the sandbox's interpreter said {event!r}")
+            exits.append(
+                Exit(
+                    event["role"],
+                    event["reason"],
+                    event["signal"],
+                    event["code"],
+                    event["cpu"],
+                    event["peak_mb"],
+                )
+            )
+
+    async def _event(self, seconds: float) -> dict[str, Any]:
+        assert self._events is not None
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self._events.readline()
+        except TimeoutError:
+            return {"event": "silence"}
+        if not line:
+            return {"event": "end"}
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    async def channel(self, ours: socket.socket, limits: Limits) -> Channel:
+        """Frames over our end of a socket pair."""
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        return Channel(reader, writer, int(limits.output_mb * 2**20))
+
+    async def close(self) -> None:
+        """End the zygote and everything under it."""
+        if self._writer is not None:
+            self._writer.close()
+        process, self._process = self._process, None
+        if process is None:
+            return
+
+        def wait() -> None:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait()
+
+        await asyncio.to_thread(wait)
