@@ -32,6 +32,9 @@ class Value(BaseModel):
             if fields[name].is_required() or value != fields[name].get_default(call_default_factory=True)
         }
 
+    def __hash__(self) -> int:
+        return hash(repr(self))  # fields may be mappings, which have no hash of their own
+
     def __repr_args__(self) -> Any:
         return list(self.given().items())
 

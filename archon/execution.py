@@ -174,6 +174,8 @@ def _stable(value: Any) -> str:
         return f"{type(value).__name__}({','.join(sorted(map(_stable, value)))})"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_stable(k)}:{_stable(v)}" for k, v in value.items()) + "}"
+    if type(value) is int:
+        return f"int:{value:x}"  # decimal digits of a huge one are slow, and refused
     return f"{type(value).__name__}:{value!r}"
 
 

@@ -1,1 +1,28 @@
-"""Conformance suites and stand-ins, for the tests of anyone who extends Archon."""
+"""Conformance suites and stand-ins, for the tests of anyone who extends Archon.
+
+A third party subclasses a suite, says how to make the thing, and gets the whole contract:
+
+    class TestMyStore(StoreCases):
+        async def open_store(self, path):
+            return MyStore(path)
+
+`StubServer` is an OpenAI-compatible server whose replies, delays and faults a test chooses. Needs pytest and
+pytest-asyncio (asyncio_mode = "auto").
+"""
+
+from archon.testing.backends import BackendCases
+from archon.testing.server import Answer, Asked, StubServer
+from archon.testing.stages import StageCases, scripted_run
+from archon.testing.stores import StoreCases
+from archon.testing.verifiers import VerifierCases
+
+__all__ = [
+    "Answer",
+    "Asked",
+    "BackendCases",
+    "StageCases",
+    "StoreCases",
+    "StubServer",
+    "VerifierCases",
+    "scripted_run",
+]

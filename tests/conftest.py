@@ -1,0 +1,40 @@
+"""What tests share: recorded data, a private place to run, sessions on scripted models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("ARCHON_DATA") or _ROOT.parent / "shared" / "data")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["ARCHON_DATA"] = str(DATA)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if DATA.is_dir():
+        return
+    reason = f"NO RECORDED DATA at {DATA}: set ARCHON_DATA to run this test"
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def private_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's is read or written: no store, no prices, no cache, no keys."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCHON_STORE", str(tmp_path / "store.sqlite"))
+    monkeypatch.setenv("ARCHON_CACHE", str(tmp_path / "cache"))
+    for name in ("ARCHON_PRICES", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of recorded data (mark the test with `data`)."""
+    return DATA
