@@ -177,6 +177,10 @@ class Meter:
         """Give what was released to those who wait, in order."""
         while self._waiting:
             waiter = self._waiting[0]
+            if waiter.future.done():  # cancelled, and its task has not run since
+                self._waiting.popleft()
+                waiter.queued_at = None
+                continue
             try:
                 blocking = waiter.attempt()
             except BudgetExhausted as error:

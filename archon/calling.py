@@ -75,7 +75,7 @@ class Gate:
             except asyncio.CancelledError:
                 if ticket.done() and not ticket.cancelled():
                     self._leave()
-                else:
+                elif ticket in self._waiting:
                     self._waiting.remove(ticket)
                 raise
         else:
@@ -215,7 +215,7 @@ class Caller:
         while missing:
             batch = missing[: self.max_n]
             hold = await meter.reserve(self.worst_case(request, len(batch), prompt_tokens))
-            attempt = _Attempt(self, request, batch, hold, deliver, bill)
+            attempt = _Attempt(self, request, batch, hold, deliver, bill, prompt_tokens)
             try:
                 async with self.gate.slot():
                     await attempt.make()
@@ -293,11 +293,13 @@ class Caller:
         error: BackendError | None,
         *,
         begun: bool,
+        prompt_tokens: int | None = None,
     ) -> Usage:
         """What an attempt that did not finish is billed, by what is known of it.
 
         `samples` are those that did not come; `begun` says that others of the same request did, with
-        whom its prompt is billed already. `error` is None where it was cancelled.
+        whom its prompt is billed already. `error` is None where it was cancelled. `prompt_tokens` is the
+        prompt's true size where known.
         """
         if not progress.sent:
             return NOTHING
@@ -307,6 +309,8 @@ class Caller:
         prompt = progress.prompt_tokens
         completion = progress.completion_tokens
         estimated = prompt is None or completion is None
+        if prompt is None:
+            prompt = prompt_tokens
         if prompt is None:
             prompt = max(1, request.prompt_bound // _BYTES_PER_TOKEN)
         if completion is None:
@@ -356,6 +360,7 @@ class _Attempt:
         hold: Hold,
         deliver: Callable[[Completion, Usage], None],
         bill: Callable[[Billed], None],
+        prompt_tokens: int | None,
     ) -> None:
         self._caller = caller
         self._request = request
@@ -363,6 +368,7 @@ class _Attempt:
         self._hold = hold
         self._deliver = deliver
         self._bill = bill
+        self._prompt_tokens = prompt_tokens
         self._progress = Progress()
         self._clock = asyncio.get_running_loop().time
         self.missing = list(batch)
@@ -396,7 +402,13 @@ class _Attempt:
         elapsed = self._clock() - self.started
         begun = len(self.missing) < self._asked
         usage = self._caller.partial(
-            self._request, len(self.missing), self._progress, elapsed, error, begun=begun
+            self._request,
+            len(self.missing),
+            self._progress,
+            elapsed,
+            error,
+            begun=begun,
+            prompt_tokens=self._prompt_tokens,
         )
         self._hold.charge(usage)
         reason = "" if error is None else f"{type(error).__name__}: {error}"

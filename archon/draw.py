@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from archon.backends.base import Completion, Request
@@ -64,6 +64,8 @@ class Draw:
         self._reader: asyncio.Future[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
         self._todo: deque[int] = deque()
+        self._claimed: set[int] = set()
+        """Indices that are ours to sample; given up when they are paid for, or when the draw ends."""
         self._elsewhere: set[int] = set()
         self._undelivered: set[int] = set()
         self._arrived_indices: set[int] = set()
@@ -172,15 +174,16 @@ class Draw:
         """Whether the budgets let this stored sample in; enters its cost if so."""
         if recorded.index not in self._undelivered:
             return True
-        usage = recorded.usage + self._past.pop(recorded.index, NOTHING)
+        past = self._past.pop(recorded.index, NOTHING)
         # The worst case must fit, as it had to when the sample was paid for: with and without a store
         # the same budget admits the same samples.
         worst = self._caller.worst_case(self._request, 1, self._prompt_tokens)
         try:
-            hold = await self.run.meter.reserve(worst, fresh=False)
+            hold = await self.run.meter.reserve(worst + past, fresh=False)
         except BudgetExhausted as error:
             self._exhaust(error)
             return False
+        usage = recorded.usage + past
         hold.charge(usage)
         hold.close()
         self._learn(recorded.usage)
@@ -208,7 +211,7 @@ class Draw:
         if self.run.session.offline:
             self._fail(missing, NotRecorded("the store has no such sample, and the session is offline"))
             return
-        granted = list(await self._store.claim(self._pool, missing))
+        granted = await self._claim(missing)
         self._todo.extend(granted)
         self._elsewhere = set(missing) - set(granted)
         if self._elsewhere:
@@ -217,6 +220,24 @@ class Draw:
         self._tasks.extend(self.run.spawn(self._work()) for _ in range(workers))
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
+
+    async def _claim(self, indices: Sequence[int]) -> Sequence[int]:
+        """Those of the indices that are ours to sample now."""
+        claiming = asyncio.ensure_future(self._store.claim(self._pool, indices))
+        try:
+            granted = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The claim is made all the same, and the draw may be closed already.
+            self._store.note(self._pool, (), release=await claiming)
+            raise
+        self._claimed.update(granted)
+        return granted
+
+    def _give_up(self, indices: Iterable[int]) -> None:
+        """Others may sample these."""
+        mine = self._claimed.intersection(indices)
+        self._claimed -= mine
+        self._store.note(self._pool, (), release=mine)
 
     async def _work(self) -> None:
         """Sample what is to be sampled, until nothing is."""
@@ -235,6 +256,7 @@ class Draw:
                 )
             except BudgetExhausted as error:
                 self._exhaust(error)
+                self._give_up(batch)
                 return
             except FatalError as error:
                 self._push(error)
@@ -278,6 +300,7 @@ class Draw:
             completion.logprobs,
             usage,
         )
+        self._claimed.discard(completion.index)
         self._saving += 1
         saved = self._store.put(self._pool, [recorded])
         saved.add_done_callback(lambda done: self._saved(recorded, done))
@@ -299,7 +322,9 @@ class Draw:
         first, *others = attempt.indices
         notes = [Attempt(first, attempt.kind, attempt.usage, attempt.error)]
         notes += [Attempt(i, attempt.kind, NOTHING, attempt.error) for i in others]
-        self._store.note(self._pool, notes, release=() if attempt.kind == "retried" else attempt.indices)
+        over = self._claimed.intersection(() if attempt.kind == "retried" else attempt.indices)
+        self._claimed -= over
+        self._store.note(self._pool, notes, release=over)
 
     async def _await_others(self) -> None:
         """Wait for samples that another draw is paying for; take over what it gives up."""
@@ -313,7 +338,7 @@ class Draw:
                     if recorded.index in self._elsewhere and not await self._admit_stored(recorded):
                         return
             if self._elsewhere:
-                freed = await self._store.claim(self._pool, sorted(self._elsewhere))
+                freed = await self._claim(sorted(self._elsewhere))
                 self._elsewhere.difference_update(freed)
                 self._todo.extend(freed)
                 if freed:
@@ -327,7 +352,7 @@ class Draw:
     def _exhaust(self, error: BudgetExhausted) -> None:
         """Nothing more can be paid for; what is in flight is still awaited."""
         self.run.scope.note_exhausted(error)
-        self._store.note(self._pool, (), release=tuple(self._todo))
+        self._give_up(self._todo)
         self._todo.clear()
         self._elsewhere.clear()
         self._launched = True
@@ -348,8 +373,7 @@ class Draw:
         self._closed = self._stopped = True
         await settle(self._tasks)
         self.run.scope.draws.discard(self)
-        if self._todo:
-            self._store.note(self._pool, (), release=tuple(self._todo))
+        self._give_up(tuple(self._claimed))
 
 
 def _storable(text: str) -> str:

@@ -121,12 +121,14 @@ class Session:
             scope.expire()
         try:
             await flow.run()
+            outcome = await self._settled(self._outcome(flow, scope), graph, scope)
+        except BaseException:
+            scope.ledger.publish()
+            raise
         finally:
             for timer in timers:
                 timer.cancel()
             self._solving.discard(scope)
-        outcome = self._outcome(flow, scope)
-        outcome = await self._settled(outcome, graph, scope)
         if self.trace is not None:
             self.trace.event("solved", **{k: v for k, v in outcome.as_json().items() if k != "candidates"})
         if not outcome.candidates and outcome.failures:

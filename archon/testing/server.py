@@ -63,7 +63,8 @@ class StubServer:
     """Serves a script on 127.0.0.1. Use it as an async context manager.
 
     `asked` lists requests, `answered` counts those answered in full, `cut_off` those whose client closed the
-    connection first, `in_flight` and `most_in_flight` those being answered.
+    connection first, `in_flight` and `most_in_flight` those being answered, `streamed` the words sent in
+    streams.
     """
 
     def __init__(self, script: Script | None = None, *, port: int = 0) -> None:
@@ -75,6 +76,7 @@ class StubServer:
         self.cut_off = 0
         self.in_flight = 0
         self.most_in_flight = 0
+        self.streamed = 0
         self.url = ""
 
     async def __aenter__(self) -> StubServer:
@@ -165,6 +167,7 @@ class StubServer:
             if running:
                 chunk["usage"] = self._counted(body, number)
             await response.write(_event(chunk))
+            self.streamed += 1
         last: dict[str, Any] = {"index": 0, "finish_reason": answer.finish, **answer.extra}
         if raw:
             last["text"] = ""
