@@ -37,7 +37,10 @@ ArchonError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from archon.candidate import Outcome
 
 
 class ArchonError(Exception):
@@ -193,11 +196,15 @@ class BudgetExhausted(ArchonError):
 
 
 class AllCandidatesFailed(ArchonError):
-    """Every attempt failed, so there is nothing to choose from; `causes` holds the distinct errors."""
+    """Every attempt failed, so there is nothing to choose from.
 
-    def __init__(self, problem: str, causes: Sequence[Exception]) -> None:
+    `causes` holds the errors, `outcome` what was spent all the same.
+    """
+
+    def __init__(self, problem: str, causes: Sequence[Exception], outcome: Outcome | None = None) -> None:
         self.problem = problem
         self.causes = tuple(causes)
+        self.outcome = outcome
         listed = "; ".join(dict.fromkeys(f"{type(c).__name__}: {c}" for c in causes))
         super().__init__(f"every candidate for problem {problem!r} failed ({len(causes)} failures): {listed}")
 

@@ -132,7 +132,7 @@ class Session:
         if self.trace is not None:
             self.trace.event("solved", **{k: v for k, v in outcome.as_json().items() if k != "candidates"})
         if not outcome.candidates and outcome.failures:
-            raise AllCandidatesFailed(problem.id, [f.error for f in outcome.failures])
+            raise AllCandidatesFailed(problem.id, [f.error for f in outcome.failures], outcome)
         return outcome
 
     def check(self, graph: Graph) -> None:

@@ -135,12 +135,11 @@ class Harness:
         try:
             outcome = await self.session.solve(self.plan.graph, problem)
         except AllCandidatesFailed as error:
-            return Record(
-                problem.id,
-                "failed",
-                failures=[f"{type(c).__name__}: {c}" for c in error.causes],
-                error=str(error),
-            )
+            assert error.outcome is not None
+            record = _record(problem, error.outcome, ())
+            record.outcome, record.error = "failed", str(error)
+            record.seconds = round(clock() - started, 3)
+            return record
         truths = await self.plan.dataset.grader.grade(
             problem, [c.text for c in outcome.candidates], self.session
         )

@@ -92,7 +92,8 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
                     line, answer = outcome.as_json(), outcome.answer
                 except AllCandidatesFailed as error:
                     failed += 1
-                    line, answer = {"problem": problem.id, "answer": None, "error": str(error)}, None
+                    assert error.outcome is not None
+                    line, answer = {**error.outcome.as_json(), "error": str(error)}, None
                     print(f"error: {error}", file=sys.stderr)
                 done += 1
                 if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ class Asked:
     path: str
     body: Mapping[str, Any]
     headers: Mapping[str, str]
+    at: float = 0.0
+    """When it came (`time.monotonic`)."""
 
     @property
     def text(self) -> str:
@@ -96,7 +99,9 @@ class StubServer:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
-        asked = Asked(len(self.asked), "/" + request.match_info["path"], body, dict(request.headers))
+        asked = Asked(
+            len(self.asked), "/" + request.match_info["path"], body, dict(request.headers), time.monotonic()
+        )
         self.asked.append(asked)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
