@@ -95,7 +95,8 @@ def _boxed(text: str) -> str | None:
         else text[start + 6 :].lstrip()
     )
     if not rest.startswith("{"):
-        return rest.split("$")[0].split()[0] if rest.split() else None
+        words = rest.lstrip("$ ").split("$")[0].split()
+        return words[0] if words else None
     depth = 0
     for i, char in enumerate(rest):
         depth += (char == "{") - (char == "}")
@@ -150,10 +151,10 @@ def _choice(text: str, options: int) -> str | None:
     for pattern in (
         rf"answer\s*(?:is|:|=)?\s*:?\s*\**\(?\s*([{letters}])\)?(?![A-Za-z'])",
         rf"\\boxed\s*\{{\s*(?:\\text\s*\{{)?\s*\(?([{letters}])\)?",
-        rf"(?:^|\n)\s*\(?([{letters}])\)?[.:)]?\s*(?:$|\n)",
+        rf"^[ \t]*\(?([{letters}])\)?[.:)]?[ \t]*$",
         rf"\(([{letters}])\)",
     ):
-        found = re.findall(pattern, text, re.IGNORECASE if "answer" in pattern else 0)
+        found = re.findall(pattern, text, re.IGNORECASE if "answer" in pattern else re.MULTILINE)
         if found:
             return str(found[-1]).upper()
     return None

@@ -5,6 +5,7 @@ Everything here is immutable: a stage derives a new candidate with `with_verdict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -41,13 +42,17 @@ class Verdict:
     accepted: bool | None
     """True, False, or None where the verifier cannot tell."""
     score: float | None = None
-    """Its score; higher is better except on the scale `rank`."""
+    """Its score; higher is better except on the scale `rank`. Not a number counts as none."""
     scale: Scale = "score"
     """What the score is."""
     status: Status = "undecided"
     """Why: passed, wrong, failed (an error), timed out, undecided."""
     detail: str = ""
     """One line for people."""
+
+    def __post_init__(self) -> None:
+        if self.score is not None and math.isnan(self.score):
+            object.__setattr__(self, "score", None)  # it has no order, so it would choose at random
 
 
 _NO_VERDICTS: Mapping[str, Verdict] = MappingProxyType({})

@@ -115,7 +115,7 @@ class Draw:
             if not ticket.done():
                 ticket.set_result(None)
         self._undelivered.discard(item.index)
-        number = self._born + item.index - self._indices.start
+        number = self._number(item.index)
         return Candidate(
             id=f"{self.run.stage}#{number}",
             text=item.text,
@@ -129,6 +129,10 @@ class Draw:
             logprobs=item.logprobs,
             usage=item.usage,
         )
+
+    def _number(self, index: int) -> int:
+        """The number among the stage's candidates of the sample with this index in its pool."""
+        return self._born + index - self._indices.start
 
     def _over(self) -> bool:
         return not self._saving and all(task.done() for task in self._tasks)
@@ -188,6 +192,7 @@ class Draw:
         hold.close()
         self._learn(recorded.usage)
         self._enter(usage, fresh=False)
+        self._trace_sample(recorded.index, usage, fresh=False)
         self._elsewhere.discard(recorded.index)
         self._push(recorded)
         return True
@@ -268,9 +273,7 @@ class Draw:
     def _fail(self, indices: Sequence[int], error: ArchonError) -> None:
         """These samples will not come; the outcome says so."""
         self._undelivered.difference_update(indices)
-        self.run.scope.failures.extend(
-            Failure(self.run.stage, self._born + i - self._indices.start, error) for i in indices
-        )
+        self.run.scope.failures.extend(Failure(self.run.stage, self._number(i), error) for i in indices)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """A worker ended; an error it did not expect is the reader's to see."""
@@ -290,12 +293,13 @@ class Draw:
         """A sample has arrived and is charged: store it, then deliver it."""
         self._learn(usage)
         self._enter(usage, fresh=True)
+        self._trace_sample(completion.index, usage, fresh=True)
         self._arrived_indices.add(completion.index)
         recorded = Recorded(
             completion.index,
             _storable(completion.text),
             completion.finish,
-            completion.stop,
+            None if completion.stop is None else _storable(completion.stop),
             _storable(completion.reasoning),
             completion.logprobs,
             usage,
@@ -320,8 +324,17 @@ class Draw:
         """An attempt gave no sample; its cost is entered, and recorded with the first of its indices."""
         self._enter(attempt.usage, fresh=True)
         first, *others = attempt.indices
-        notes = [Attempt(first, attempt.kind, attempt.usage, attempt.error)]
-        notes += [Attempt(i, attempt.kind, NOTHING, attempt.error) for i in others]
+        error = _storable(attempt.error)
+        notes = [Attempt(first, attempt.kind, attempt.usage, error)]
+        notes += [Attempt(i, attempt.kind, NOTHING, error) for i in others]
+        self.run.trace(
+            "attempt",
+            kind_of=attempt.kind,
+            model=self._caller.name,
+            samples=[self._number(i) for i in attempt.indices],
+            usage=attempt.usage.as_json(),
+            error=error,
+        )
         over = self._claimed.intersection(() if attempt.kind == "retried" else attempt.indices)
         self._claimed -= over
         self._store.note(self._pool, notes, release=over)
@@ -348,6 +361,16 @@ class Draw:
 
     def _enter(self, usage: Usage, *, fresh: bool) -> None:
         self.run.scope.ledger.enter(self.run.stage, self._caller.name, usage, fresh=fresh)
+
+    def _trace_sample(self, index: int, usage: Usage, *, fresh: bool) -> None:
+        if self.run.session.trace is not None:
+            self.run.trace(
+                "sampled",
+                sample=self._number(index),
+                model=self._caller.name,
+                fresh=fresh,
+                usage=usage.as_json(),
+            )
 
     def _exhaust(self, error: BudgetExhausted) -> None:
         """Nothing more can be paid for; what is in flight is still awaited."""

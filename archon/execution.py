@@ -62,10 +62,11 @@ class Program(Value):
 class Suite(Value):
     """Tests of a function: cases as data, or a trusted checking program, or both.
 
-    `check` is a program text that defines `check(candidate)` and raises where the candidate is wrong
-    (HumanEval's form). It runs in a process of its own; `candidate` there is a stand-in whose calls are
-    answered by the program's process, arguments and values crossing as data. `namespace` is text that
-    runs before it (imports, helper functions).
+    `check` is a program text that raises where the candidate is wrong: by itself, calling the candidate by
+    one of `names` (MBPP's form), or in a function `check(candidate)` that it defines (HumanEval's). It runs
+    in a process of its own; the candidate there is a stand-in whose calls are answered by the program's
+    process, arguments and values crossing as data. `namespace` is text that runs before it (imports, helper
+    functions).
     """
 
     cases: tuple[Case, ...] = ()

@@ -157,7 +157,8 @@ class Flow:
                     task = group.create_task(self._pump(place), name=f"{self.problem.id}:{place.path}")
                     self._stop_when_unread(place, task)
         except BaseExceptionGroup as several:
-            raise first_error(several) from None
+            error = first_error(several)
+            raise error from error.__cause__
 
     def _stop_when_unread(self, place: Place, task: asyncio.Task[None]) -> None:
         """Cancel a stage once every reader of it has closed."""

@@ -125,7 +125,7 @@ def _label(place: Place) -> str:
     """The stage's settings, short."""
     kind = "" if place.path.rsplit("/", 1)[-1].split("-")[0] == place.stage.name else f"{place.stage.name}, "
     settings = ", ".join(f"{k}={v}" for k, v in _settings(place).items())
-    text = (kind + settings).strip(", ")
+    text = " ".join((kind + settings).strip(", ").split())
     return f"  ({_short(text, 80)})" if text else ""
 
 

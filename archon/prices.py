@@ -51,21 +51,26 @@ class PriceTable(Value):
     """Price by model name, as the server spells it."""
 
 
-@lru_cache(maxsize=8)
 def read_table(path: Path | None = None) -> PriceTable:
     """Read a price table; without a path, the packaged one. Raises ConfigError or DataError."""
+    if path is None:
+        return _parsed(files("archon").joinpath("prices.yaml").read_text(encoding="utf-8"), "prices.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"cannot read the price table {str(path)!r}: {getattr(error, 'strerror', None) or 'it is no text'}. "
+            "It is named by ARCHON_PRICES or --prices"
+        ) from error
+    return _parsed(text, str(path))
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, name: str) -> PriceTable:
+    """By its text, so that an edited table counts at once."""
     from archon.config import read_value
 
-    if path is None:
-        return read_value(PriceTable, files("archon").joinpath("prices.yaml").read_text(), "prices.yaml")
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise DataError(
-            f"cannot read the price table {str(path)!r}: {error.strerror}. "
-            "It is named by ARCHON_PRICES or --prices."
-        ) from error
-    return read_value(PriceTable, text, str(path))
+    return read_value(PriceTable, text, name)
 
 
 def price_of(model: str) -> tuple[Price | None, str]:

@@ -158,6 +158,16 @@ class Run:
             raise ArchonError(
                 f"verifier {verifier.name!r} gave {len(verdicts)} verdicts for {len(candidates)} candidates"
             )
+        if self.session.trace is not None:
+            for candidate, verdict in zip(candidates, verdicts, strict=True):
+                self.trace(
+                    "verdict",
+                    candidate=candidate.id,
+                    verifier=verdict.verifier,
+                    accepted=verdict.accepted,
+                    score=verdict.score,
+                    status=verdict.status,
+                )
         return [c.with_verdict(v) for c, v in zip(candidates, verdicts, strict=True)]
 
     async def test(
@@ -169,6 +179,11 @@ class Run:
     async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
         """Call a program's function, in isolation."""
         return await (await self.session.executor()).evaluate(program, calls, limits)
+
+    def trace(self, event: str, **data: Any) -> None:
+        """Note what happened, where this run is traced."""
+        if self.session.trace is not None:
+            self.session.trace.event(event, problem=self.problem.id, stage=self.stage, **data)
 
     # --- concurrency -------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
     except BaseExceptionGroup as several:
-        raise first_error(several) from None
+        error = first_error(several)
+        raise error from error.__cause__
     return [task.result() for task in tasks]
 
 

@@ -1,7 +1,8 @@
 """The trace: what happened in a run, as one JSON object per line.
 
-Events: `sampled` (fresh or replayed), `attempt` (cancelled, failed, retried), `verdict`, `solved`. Off
-unless asked for; the store already keeps samples and their costs.
+Events: `sampled` (fresh or replayed), `attempt` (a call that gave no sample: cancelled, failed, retried),
+`verdict`, `solved`; each with its problem and stage. Off unless asked for; the store already keeps samples
+and their costs.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 ZERO_USD = Decimal(0)
+_LEAST_SHOWN = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,13 @@ def total(usages: Iterable[Usage]) -> Usage:
     return sum(usages, NOTHING)
 
 
+def dollars(amount: Decimal) -> str:
+    """Money for people: to a millionth of a dollar, and never zero where something was spent."""
+    if 0 < amount < _LEAST_SHOWN:
+        return f"less than ${_LEAST_SHOWN:f}"
+    return f"${amount:.6f}".rstrip("0").rstrip(".") if amount else "$0"
+
+
 def describe(usage: Usage) -> str:
     """One line for people: what was used, and what of it is unknown or estimated."""
     parts = [
@@ -104,7 +112,7 @@ def describe(usage: Usage) -> str:
         f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens",
     ]
     if usage.unpriced < usage.requests or usage.usd:
-        parts.append(f"${usage.usd:.6f}".rstrip("0").rstrip(".") if usage.usd else "$0")
+        parts.append(dollars(usage.usd))
     if usage.unpriced:
         parts.append("unpriced" if usage.unpriced == usage.requests else f"{usage.unpriced:,} unpriced")
     if usage.flops:

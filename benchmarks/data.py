@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import tempfile
 import urllib.error
@@ -71,7 +72,9 @@ def fetch(origin: Origin, target: Path) -> None:
         request = urllib.request.Request(origin.url, headers={"User-Agent": "archon"})
         with urllib.request.urlopen(request, timeout=_SECONDS) as reply:  # the address is a constant of ours
             data = reply.read(_MOST_BYTES + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise DataError(
             f"{origin.url} cannot be fetched ({getattr(error, 'reason', None) or error})"
         ) from error

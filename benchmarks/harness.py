@@ -1,7 +1,7 @@
 """The harness: a pipeline over a benchmark, graded, resumable, with live progress.
 
 Problems run concurrently through one session. For each, the pipeline's candidates are graded by the
-benchmark's grader, which the pipeline never sees, and the problem's record is written at once. Samples,
+benchmark's grader, which the pipeline never sees. Samples,
 executions and grades are remembered by the store, so running again after a `kill -9`, a Ctrl-C or with more
 samples does only what is missing.
 """
@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from archon import registry
 from archon.benchmarks.benchmark import Dataset, Truth
-from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json
+from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json, write_whole
 from archon.candidate import Candidate, Outcome
 from archon.errors import AllCandidatesFailed, DataError, UserError
 from archon.graph import Graph
 from archon.problem import Problem
 from archon.session import Session
 from archon.strategies.selection import ScoreSelector, Selector, VoteSelector
+from archon.tasks import together
 from archon.usage import Usage
 
+_INTERIM_SECONDS = 30.0
+_INTERIM_SHARE = 50
+"""Interim results are written every half minute, and take no more than a fiftieth of the time."""
 _OUTCOME = {"right": "solved", "wrong": "wrong", "failed": "failed", "timed_out": "timed_out"}
 
 
@@ -76,57 +82,60 @@ class Harness:
         self.folder = folder
         self.watcher = watcher
         self.records: dict[str, Record] = {}
+        self._interim = True
+        self._interim_due = time.monotonic() + _INTERIM_SECONDS
         self._selectors = _selectors(plan.selectors or plan.dataset.selectors, plan.graph)
 
     async def run(self) -> Results:
-        """Run every problem and write the results; also on Ctrl-C, with what is done by then.
+        """Run every problem and write the results; every so often, and on Ctrl-C, what is done by then.
 
         Raises UserErrors before anything is spent, FatalError where a model cannot be used; what was
         recorded by then is kept.
         """
         problems = self.plan.problems
-        if not problems:
-            raise DataError(f"the benchmark {self.plan.dataset.name!r} has no problems to run")
+        _check_problems(self.plan.dataset.name, problems)
         _check_verifiers(self.plan.graph, problems)
         self.session.check(self.plan.graph)
-        partial = self.folder / ".problems.jsonl.partial"
-        complete = False
-        with partial.open("w", encoding="utf-8") as lines:
-            if self.watcher is not None:
-                self.watcher.started(len(problems))
-            try:
-                await self._all(problems, lines)
-                complete = True
-            finally:
-                lines.flush()
-                if complete or self.records:
-                    results = self._write(problems, interrupted=not complete)
-        with suppress(OSError):
-            partial.unlink()
-        return results
+        self._interim = not _finished(self.folder)
+        if self.watcher is not None:
+            self.watcher.started(len(problems))
+        try:
+            await self._all(problems)
+        except BaseException:
+            with suppress(OSError):  # a full disk, say: why the run ended matters more
+                self._write_interim()
+            raise
+        return self._write(interrupted=False)
 
-    async def _all(self, problems: Sequence[Problem], lines: TextIO) -> None:
+    async def _all(self, problems: Sequence[Problem]) -> None:
         """Every problem, so many at once; the first fatal error ends all."""
         waiting = iter(problems)
 
         async def work() -> None:
             for problem in waiting:
                 if self.session.expired:
-                    self._keep(
-                        Record(problem.id, "cancelled", stopped="deadline", exhausted="run.seconds"), lines
-                    )
+                    self._keep(Record(problem.id, "cancelled", stopped="deadline", exhausted="run.seconds"))
                     continue
-                self._keep(await self.one(problem), lines)
-
-        from archon.tasks import together
+                self._keep(await self.one(problem))
 
         await together(work() for _ in range(min(self.plan.concurrency, len(problems))))
 
-    def _keep(self, record: Record, lines: TextIO) -> None:
+    def _keep(self, record: Record) -> None:
         self.records[record.id] = record
-        lines.write(record.line() + "\n")
         if self.watcher is not None:
             self.watcher.finished(record, self.session)
+        if time.monotonic() >= self._interim_due:
+            self._write_interim()
+
+    def _write_interim(self) -> None:
+        """What is done by now, for `archon report` from another terminal or after a `kill -9`; but never
+        in the place of a finished run, which may be about to grow."""
+        if not (self._interim and self.records):
+            return
+        started = time.monotonic()
+        self._write(interrupted=True)
+        now = time.monotonic()
+        self._interim_due = now + max(_INTERIM_SECONDS, _INTERIM_SHARE * (now - started))
 
     async def one(self, problem: Problem) -> Record:
         """Solve and grade one problem."""
@@ -160,8 +169,8 @@ class Harness:
                     for b in selector.ballots(problem, candidates)
                 ]
 
-    def _write(self, problems: Sequence[Problem], *, interrupted: bool) -> Results:
-        records = [self.records[p.id] for p in problems if p.id in self.records]
+    def _write(self, *, interrupted: bool) -> Results:
+        records = [self.records[p.id] for p in self.plan.problems if p.id in self.records]
         info = RunInfo(
             benchmark=self.plan.dataset.name,
             pipeline=self.plan.pipeline,
@@ -175,14 +184,28 @@ class Harness:
             interrupted=interrupted,
         )
         data = summarise(info, records)
-        lines = "".join(record.line() + "\n" for record in records)
-        target = self.folder / "problems.jsonl"
-        half = target.with_name(".problems.jsonl.whole")
-        half.write_text(lines, encoding="utf-8")
-        half.replace(target)
+        write_whole(self.folder / "problems.jsonl", "".join(record.line() + "\n" for record in records))
         write_json(self.folder / "info.json", asdict(info))
         write_json(self.folder / "results.json", data)
         return Results(self.folder, data, records)
+
+
+def _finished(folder: Path) -> bool:
+    """Whether the folder holds the results of a run that went to its end."""
+    try:
+        return not Results.read(folder).data.get("interrupted")
+    except DataError:
+        return False
+
+
+def _check_problems(name: str, problems: Sequence[Problem]) -> None:
+    if not problems:
+        raise DataError(f"the benchmark {name!r} has no problems to run")
+    for problem, count in Counter(p.id for p in problems).items():
+        if count > 1:
+            raise DataError(
+                f"the benchmark {name!r} has {count} problems with the id {problem!r}. Give each its own"
+            )
 
 
 def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -194,8 +217,8 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = 
     wanted = json.loads(json.dumps(settings, default=str))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if known is not None and not overwrite:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() and not overwrite else None
+        if known is not None:
             changed = sorted(_differences(known, wanted))
             if changed:
                 name, before, now = changed[0]
@@ -203,6 +226,9 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = 
                     f"{str(folder)!r} holds another run: {name} was {before} and is {now}. "
                     "Name another folder with --out, or replace that run with --overwrite (the store keeps its samples)"
                 )
+        if overwrite:
+            for name in ("results.json", "problems.jsonl", "info.json"):
+                (folder / name).unlink(missing_ok=True)
         write_json(file, wanted)
     except OSError as error:
         raise UserError(
@@ -261,7 +287,7 @@ def _verdicts(candidates: Sequence[Candidate], name: str) -> dict[str, list[Any]
     verdicts = [c.verdicts.get(name) for c in candidates]
     return {
         "accepted": [None if v is None else v.accepted for v in verdicts],
-        "score": [None if v is None else v.score for v in verdicts],
+        "score": [None if v is None else _finite(v.score) for v in verdicts],
         "status": [None if v is None else v.status for v in verdicts],
     }
 
@@ -270,9 +296,9 @@ def _exact(usage: Usage) -> dict[str, Any]:
     return usage.exact()
 
 
-def _finite(merit: float | None) -> float | None:
-    """Merits as JSON can hold them: the worst possible one for minus infinity."""
-    return -1e308 if merit == float("-inf") else merit
+def _finite(score: float | None) -> float | None:
+    """A score as JSON can hold it: the largest numbers for the infinities."""
+    return None if score is None else max(-1e300, min(1e300, score))
 
 
 def _selectors(names: Sequence[str], graph: Graph) -> dict[str, Selector]:

@@ -8,14 +8,14 @@ stand-in. Visible to pipelines: the examples in the docstring (152 of 164 proble
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from archon.backends.recordings import read_jsonl
 from archon.benchmarks.benchmark import Benchmark, Dataset
 from archon.benchmarks.data import Origin, locate
 from archon.benchmarks.programs import SuiteGrader
 from archon.errors import DataError
-from archon.execution import Suite
+from archon.execution import Program, Suite
 from archon.problem import Message, Problem
 from archon.verifiers.examples import parameters_of, visible_cases
 
@@ -33,6 +33,8 @@ CODE_SELECTORS = ("first_passing", "best_of", "majority_vote", "weighted_vote")
 class HumanEval(Benchmark):
     """HumanEval with its own tests."""
 
+    name: ClassVar[str] = "humaneval"
+
     def load(self) -> Dataset:
         """Read the 164 problems."""
         rows = list(
@@ -49,7 +51,8 @@ class HumanEval(Benchmark):
             for row in rows
         }
         problems = [function_problem(row) for row in rows]
-        return Dataset("humaneval", problems, SuiteGrader(suites), selectors=CODE_SELECTORS)
+        references = {row["task_id"]: reference(row) for row in rows}
+        return Dataset("humaneval", problems, SuiteGrader(suites, references), selectors=CODE_SELECTORS)
 
 
 def rows_of(path: Any, fields: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
@@ -59,6 +62,11 @@ def rows_of(path: Any, fields: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
         if missing:
             raise DataError(f"{path}:{number}: the field {missing[0]!r} is missing; is this the right file?")
         yield row
+
+
+def reference(row: Mapping[str, Any]) -> Program:
+    """The benchmark's own solution."""
+    return Program(source=row["prompt"] + row["canonical_solution"], entry_point=row["entry_point"])
 
 
 def function_problem(row: Mapping[str, Any]) -> Problem:

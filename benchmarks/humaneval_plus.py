@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 from archon.benchmarks.benchmark import Benchmark, Dataset
 from archon.benchmarks.data import Origin, locate
-from archon.benchmarks.humaneval import CODE_SELECTORS, function_problem, rows_of
+from archon.benchmarks.humaneval import CODE_SELECTORS, function_problem, reference, rows_of
 from archon.benchmarks.programs import ReferenceGrader
-from archon.execution import Call, Program, Suite
+from archon.execution import Call, Suite
 from archon.problem import Case
 
 ORIGIN = Origin(
@@ -53,10 +53,7 @@ class HumanEvalPlus(Benchmark):
                 inputs[name] = tuple
             else:
                 inputs[name] = partial(calls_of, row)
-        references = {
-            name: Program(source=row["prompt"] + row["canonical_solution"], entry_point=row["entry_point"])
-            for name, row in rows.items()
-        }
+        references = {name: reference(row) for name, row in rows.items()}
 
         def case(name: str, call: Call, value: object) -> Case:
             return Case(args=call.args, expected=value, tolerance=rows[name]["atol"])

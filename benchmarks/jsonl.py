@@ -71,9 +71,10 @@ class JSONL(Benchmark):
                 suites[problem.id] = Suite(cases=hidden)
             else:
                 answer = row.get("answer")
-                if answer is None:
-                    raise DataError(f"{place}: `answer` is missing")
-                answers[problem.id] = [str(a) for a in (answer if isinstance(answer, list) else [answer])]
+                given = answer if isinstance(answer, list) else [] if answer is None else [answer]
+                if not given:
+                    raise DataError(f"{place}: `answer` is missing or empty")
+                answers[problem.id] = [str(a) for a in given]
         if not problems:
             raise DataError(f"{self.data} holds no problems")
         selectors = CODE_SELECTORS if suites and not answers else ("majority_vote",)
@@ -85,6 +86,8 @@ def _problem(row: Mapping[str, Any], number: int, place: str) -> Problem:
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"{place}: `question` is missing or empty")
     code = "entry_point" in row
+    if not code and row.get("kind") == "code":
+        raise DataError(f"{place}: a problem of kind 'code' needs an `entry_point`, the function to write")
     try:
         return Problem.ask(
             question,
@@ -114,7 +117,7 @@ class _Mixed:
 
     def __init__(self, answers: Mapping[str, Sequence[str]], suites: Mapping[str, Suite]) -> None:
         self._answers = AnswerGrader(answers)
-        self._formulas = FormulaGrader({name: given[0] for name, given in answers.items()})
+        self._formulas = FormulaGrader(answers)
         self._programs = SuiteGrader(suites)
 
     async def grade(self, problem: Problem, texts: Sequence[str], session: Session) -> Sequence[Truth]:

@@ -45,31 +45,32 @@ class Math500(Benchmark):
                     info={"subject": row["subject"], "level": row["level"]},
                 )
             )
-            right[row["unique_id"]] = row["answer"]
+            right[row["unique_id"]] = [row["answer"]]
         return Dataset("math500", problems, FormulaGrader(right))
 
 
 class FormulaGrader:
-    """Grades formulas as mathematics."""
+    """Grades formulas as mathematics. `right` holds the accepted answers by problem id."""
 
-    def __init__(self, right: Mapping[str, str]) -> None:
+    def __init__(self, right: Mapping[str, Sequence[str]]) -> None:
         self._right = right
 
     async def grade(self, problem: Problem, texts: Sequence[str], session: Session) -> list[Truth]:
         """Equal in normal form is right; the rest is compared by math-verify."""
-        gold = self._right[problem.id]
-        wanted = canonical_formula(gold)
+        accepted = self._right[problem.id]
+        equal: dict[str, bool | None] = {c: True for gold in accepted if (c := canonical_formula(gold))}
         answers = [normal_form(problem, text) for text in texts]
-        open_ones = sorted({a for a in answers if a is not None and a != wanted})
-        verdicts = dict(zip(open_ones, await equal_answers(gold, open_ones, session), strict=True))
-        truths = []
-        for answer in answers:
-            if answer is None:
-                truths.append(Truth("wrong", "no answer found"))
-            elif answer == wanted or verdicts[answer] is True:
-                truths.append(Truth("right"))
-            elif verdicts[answer] is None:
-                truths.append(Truth("timed_out", "the comparison did not end in time"))
-            else:
-                truths.append(Truth("wrong", f"answered {answer[:80]}"))
-        return truths
+        for gold in accepted:
+            open_ones = sorted({a for a in answers if a is not None and equal.get(a) is not True})
+            for answer, verdict in zip(open_ones, await equal_answers(gold, open_ones, session), strict=True):
+                # Undecided for one accepted answer and unequal to another is still undecided.
+                equal[answer] = verdict if verdict is not False or answer not in equal else equal[answer]
+        return [_truth(answer, equal) for answer in answers]
+
+
+def _truth(answer: str | None, equal: Mapping[str, bool | None]) -> Truth:
+    if answer is None:
+        return Truth("wrong", "no answer found")
+    if equal[answer] is None:
+        return Truth("timed_out", "the comparison did not end in time")
+    return Truth("right") if equal[answer] else Truth("wrong", f"answered {answer[:80]}")

@@ -11,13 +11,13 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from archon.benchmarks.benchmark import Benchmark, Dataset
 from archon.benchmarks.data import Origin, locate
 from archon.benchmarks.humaneval import CODE_SELECTORS, rows_of
 from archon.benchmarks.programs import SuiteGrader
-from archon.execution import Suite
+from archon.execution import Program, Suite
 from archon.problem import Message, Problem
 from archon.verifiers.examples import visible_cases
 
@@ -39,13 +39,13 @@ _FIELDS = ("task_id", "text", "code", "test_list", "test_setup_code", "challenge
 class MBPP(Benchmark):
     """MBPP by its asserts."""
 
-    name = "mbpp"
+    name: ClassVar[str] = "mbpp"
     split: Literal["test", "validation", "train", "prompt", "all"] = "test"
     """Which tasks."""
 
     def load(self) -> Dataset:
         """Read the tasks of the split."""
-        problems, suites, left_out = [], {}, []
+        problems, suites, references, left_out = [], {}, {}, []
         for row in rows_of(locate(ORIGIN, self.data), _FIELDS):
             if self.split != "all" and row["task_id"] not in _SPLITS[self.split]:
                 continue
@@ -53,11 +53,13 @@ class MBPP(Benchmark):
                 left_out.append(str(row["task_id"]))
                 continue
             problem = _problem(row)
-            tests = "\n".join(f"    {t.strip()}" for t in (*row["test_list"], *row["challenge_test_list"]))
             suites[problem.id] = Suite(
-                check=f"def check(candidate):\n{tests}\n",
+                check="\n".join(t.strip() for t in (*row["test_list"], *row["challenge_test_list"])),
                 namespace=f"import math\n{_lines(row['test_setup_code'])}",
                 names=(problem.entry_point or "",),
+            )
+            references[problem.id] = Program(
+                source=_lines(row["code"]), entry_point=problem.entry_point or ""
             )
             problems.append(problem)
         notes = (
@@ -65,7 +67,7 @@ class MBPP(Benchmark):
             if left_out
             else ()
         )
-        return Dataset("mbpp", problems, SuiteGrader(suites), notes, CODE_SELECTORS)
+        return Dataset("mbpp", problems, SuiteGrader(suites, references), notes, CODE_SELECTORS)
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:

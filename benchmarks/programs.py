@@ -27,25 +27,46 @@ _STATUS: dict[str, TruthStatus] = {
     "violation": "failed",
 }
 DEFAULT_LIMITS = Limits(cpu_seconds=2.0, wall_seconds=15.0, memory_mb=2048)
+_PATIENT = Limits(cpu_seconds=120, wall_seconds=300, memory_mb=8192, output_mb=256)
+"""For reference programs, which may take their time."""
+_FACTOR, _LEAST = 4.0, 1.0
+"""CPU time that a program has: so many times its reference's, and so many seconds (evalplus's rule, taken over
+all tests together)."""
 
 
 class SuiteGrader:
-    """Grades programs by one hidden suite per problem; every test must pass."""
+    """Grades programs by one hidden suite per problem; every test must pass.
 
-    def __init__(self, suites: Mapping[str, Suite], limits: Limits = DEFAULT_LIMITS) -> None:
+    Where a problem has a reference program, its CPU time on this machine says how much the others get, at
+    least that of `limits`.
+    """
+
+    def __init__(
+        self,
+        suites: Mapping[str, Suite],
+        references: Mapping[str, Program] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._suites = suites
+        self._references = references or {}
         self._limits = limits
 
     async def grade(self, problem: Problem, texts: Sequence[str], session: Session) -> list[Truth]:
         """Run each program against the hidden suite, equal programs once."""
-        return await graded(problem, texts, self._suites[problem.id], self._limits, session)
+        suite = self._suites[problem.id]
+        limits = self._limits
+        reference = self._references.get(problem.id)
+        if reference is not None:
+            report = await session.test(reference, suite, _PATIENT)
+            cpu = max(limits.cpu_seconds, _rounded_up(_LEAST + _FACTOR * report.cpu_seconds))
+            limits = limits.model_copy(update={"cpu_seconds": cpu, "wall_seconds": 5 * cpu + 5})
+        return await graded(problem, texts, suite, limits, session)
 
 
 class ReferenceGrader:
     """Grades programs by what a reference program returns for the same inputs.
 
-    Limits follow the reference: `factor` times its own CPU time on this machine, at least `least` seconds
-    (evalplus's rule, taken over all inputs together).
+    Limits follow the reference: its CPU time on this machine, and twice what it returns.
     """
 
     def __init__(
@@ -54,16 +75,11 @@ class ReferenceGrader:
         references: Mapping[str, Program],
         cases: Callable[[str, Call, object], Case],
         extra: Mapping[str, Suite] | None = None,
-        *,
-        factor: float = 4.0,
-        least: float = 1.0,
     ) -> None:
         self._inputs = inputs
         self._references = references
         self._cases = cases
         self._extra = extra or {}
-        self._factor = factor
-        self._least = least
         self._suites: dict[str, asyncio.Task[tuple[Suite, Limits]]] = {}
 
     async def grade(self, problem: Problem, texts: Sequence[str], session: Session) -> list[Truth]:
@@ -81,11 +97,12 @@ class ReferenceGrader:
     async def _prepare(self, name: str, session: Session) -> tuple[Suite, Limits]:
         extra = self._extra.get(name)
         calls = tuple(self._inputs[name]())
-        values, seconds = await reference_values(self._references[name], calls, session)
+        values, seconds, size = await reference_values(self._references[name], calls, session)
         cases = tuple(self._cases(name, call, value) for call, value in zip(calls, values, strict=True))
         suite = Suite(cases=cases, check=None if extra is None else extra.check)
-        cpu = self._least + _rounded_up(self._factor * seconds)
-        return suite, Limits(cpu_seconds=cpu, wall_seconds=10 * cpu + 10, memory_mb=4096, output_mb=64)
+        cpu = _LEAST + _rounded_up(_FACTOR * seconds)
+        output = max(64.0, _rounded_up(2 * size / 2**20))
+        return suite, Limits(cpu_seconds=cpu, wall_seconds=10 * cpu + 10, memory_mb=4096, output_mb=output)
 
 
 async def graded(
@@ -106,16 +123,15 @@ async def graded(
 
 async def reference_values(
     program: Program, calls: Sequence[Call], session: Session
-) -> tuple[list[object], float]:
-    """What a reference program returns for each call, and its CPU time; remembered. Raises DataError
-    where it fails on its own inputs."""
+) -> tuple[list[object], float, int]:
+    """What a reference program returns for each call, its CPU time, and the size of it all in bytes;
+    remembered. Raises DataError where it fails on its own inputs."""
     inputs = wire.encode([(c.args, c.kwargs) for c in calls])
     key = hashlib.sha256(program.digest.encode() + inputs).hexdigest()
     found = (await session.store.recall("reference", [key])).get(key)
     if found is None:
         executor = await session.executor()
-        limits = Limits(cpu_seconds=120, wall_seconds=300, memory_mb=8192, output_mb=256)
-        returned: Sequence[Returned] = await executor.evaluate(program, calls, limits)
+        returned: Sequence[Returned] = await executor.evaluate(program, calls, _PATIENT)
         for call, one in zip(calls, returned, strict=True):
             if one.status != "returned":
                 raise DataError(
@@ -125,7 +141,7 @@ async def reference_values(
         found = wire.encode([sum(r.seconds for r in returned), [r.value for r in returned]])
         await session.store.remember("reference", {key: found})
     seconds, values = wire.decode(found)
-    return values, seconds
+    return values, seconds, len(found)
 
 
 def _truth(report: TestReport) -> Truth:

@@ -6,8 +6,11 @@ made again without the run. docs/results.md documents every field; other program
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,7 +65,7 @@ class Record:
 
     def line(self) -> str:
         """As a line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass
@@ -266,7 +269,14 @@ class Results:
         place = Path(folder)
         try:
             data = json.loads((place / "results.json").read_text(encoding="utf-8"))
-            lines = (place / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+            schema = data.get("schema") if isinstance(data, dict) else None
+            if not isinstance(schema, int):
+                raise ValueError("results.json has no schema")
+            if schema > SCHEMA:
+                raise DataError(
+                    f"the run at {str(folder)!r} has a newer schema than this program's {SCHEMA}. Update archon"
+                )
+            lines = (place / "problems.jsonl").read_text(encoding="utf-8").split("\n")
             records = [Record(**json.loads(line)) for line in lines if line.strip()]
         except OSError as error:
             raise DataError(
@@ -275,17 +285,23 @@ class Results:
             ) from error
         except (ValueError, TypeError) as error:
             raise DataError(f"the run at {str(folder)!r} is damaged ({error})") from error
-        if not isinstance(data, dict) or data.get("schema", 0) > SCHEMA:
-            raise DataError(
-                f"the run at {str(folder)!r} has a newer schema than this program's {SCHEMA}. Update archon"
-            )
         return cls(place, data, records)
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON so that the file is either the old one or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(
-        json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    partial.replace(path)
+    write_whole(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others may read or write at the same moment: it is the old one or the whole new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{next(_partials)}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+_partials = itertools.count()

@@ -17,9 +17,13 @@ from archon.problem import Problem
 from archon.stage import Fact
 from archon.strategies.selection import Ballot, VoteSelector
 
+_MOST = 1e300
+"""An infinite score outweighs every other, and sums of it are still numbers."""
+
 
 class WeightedVote(VoteSelector):
-    """Sum scores per answer. Logits count as their probabilities; unscored candidates count nothing."""
+    """Sum scores per answer. Logits count as their probabilities, ranks as their reciprocals; unscored
+    candidates count nothing."""
 
     requires: ClassVar[frozenset[Fact]] = frozenset({"scores"})
 
@@ -37,7 +41,13 @@ class WeightedVote(VoteSelector):
         score = candidate.score(self.by)
         if score is None:
             return Ballot(answer, 0.0)
-        verdicts = candidate.verdicts.values()
-        if any(v.scale == "logit" for v in verdicts if v.score is not None and self.by in (None, v.verifier)):
+        scale = next(
+            v.scale
+            for v in candidate.verdicts.values()
+            if v.score is not None and self.by in (None, v.verifier)
+        )
+        if scale == "logit":
             score = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, score))))
-        return Ballot(answer, max(0.0, score))
+        elif scale == "rank":
+            score = 1.0 / max(1.0, -score)
+        return Ballot(answer, min(max(0.0, score), _MOST))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,7 +24,7 @@ from pydantic import Field, field_validator
 from archon.backends import reply
 from archon.backends.base import Capabilities, Completion, Model, Progress, Request
 from archon.backends.servers import Dialect, Overrides, Server, dialect
-from archon.errors import CallTimedOut, ConnectionDropped, UserError
+from archon.errors import BackendError, CallTimedOut, ConnectionDropped, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import openai
 
 _OPENAI = "https://api.openai.com/v1"
+_SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class OpenAI(Model):
@@ -58,7 +61,7 @@ class OpenAI(Model):
     """Receive tokens as they are generated: single samples per request, more work per token, but a
     cancelled call is billed by what was received instead of by an estimate."""
     headers: Mapping[str, str] = Field(default_factory=dict)
-    """Further headers."""
+    """Further headers; `${NAME}` as a value is read from the environment, which is where secrets belong."""
     transport: Literal["aiohttp", "httpx"] = "aiohttp"
     """The client's HTTP transport; aiohttp costs less per request and scales further."""
 
@@ -67,19 +70,28 @@ class OpenAI(Model):
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("expected an address that starts with http:// or https://")
+        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("a password does not belong in an address; use `api_key_env` or `headers`")
         return value
 
     @field_validator("headers")
     @classmethod
     def _no_secrets(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        if any(key.lower() == "authorization" for key in value):
-            raise ValueError("an Authorization header does not belong in a configuration; use `api_key_env`")
+        for name, text in value.items():
+            if name.lower() == "authorization":
+                raise ValueError("the key does not belong in a configuration; name it by `api_key_env`")
+            if _SECRET.search(name) and not _VARIABLE.fullmatch(text):
+                raise ValueError(
+                    f"the header {name!r} looks like a secret, which does not belong in a configuration; "
+                    f"put it into the environment and write {name}: ${{NAME}}"
+                )
         return value
 
     @property
     def address(self) -> str:
-        """The server's address."""
-        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
+        """The server's address, without a password that OPENAI_BASE_URL may hold."""
+        address = (self.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
+        return re.sub(r"://[^/@]*@", "://", address)
 
     @property
     def continues_text(self) -> bool:
@@ -113,6 +125,8 @@ class OpenAIBackend:
                 f"Set it (export {config.api_key_env}=...), or give `base_url:` for a server of your own"
             )
         self._key = key
+        self._headers = {name: _from_environment(value) for name, value in config.headers.items()}
+        self._secrets = [s for s in (key, *(v for k, v in self._headers.items() if _SECRET.search(k))) if s]
         self._client = self._open()
         self._bodies: dict[int, tuple[Request, bytes]] = {}
 
@@ -141,7 +155,7 @@ class OpenAIBackend:
         with self._errors():
             progress.sent = True
             if self._config.stream:
-                parts = reply.Parts(self._config.api)
+                parts = reply.Parts(self._config.api, self._secrets)
                 async with await self._client.post(
                     path,
                     cast_to=object,
@@ -157,7 +171,7 @@ class OpenAIBackend:
                 import httpx2
 
                 response = await self._client.post(path, cast_to=httpx2.Response, content=body, options=_JSON)
-                completions = reply.completions(response, request, indices, self._config.api)
+                completions = reply.completions(response, request, indices, self._config.api, self._secrets)
         for completion in completions:
             yield completion
 
@@ -178,7 +192,7 @@ class OpenAIBackend:
             api_key=self._key or "none",
             base_url=config.address,
             max_retries=0,
-            default_headers=dict(config.headers),
+            default_headers=self._headers,
             http_client=client(limits=limits, timeout=httpx2.Timeout(config.timeout + 5, connect=20)),
         )
 
@@ -251,14 +265,32 @@ class OpenAIBackend:
         except openai.APITimeoutError as error:
             raise CallTimedOut("the server did not answer in time", model=self._config.model) from error
         except openai.APIStatusError as error:
-            raise reply.status_error(error.response, self._config.model, self._key) from None
+            ours = reply.status_error(error.response, self._secrets)
+            ours.model = self._config.model
+            raise ours from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise ConnectionDropped(
-                reply.redact(f"{type(cause).__name__}: {cause}", self._key), model=self._config.model
-            ) from None
+            raise self._dropped(f"{type(cause).__name__}: {cause}") from None
         except openai.APIError as error:
-            raise ConnectionDropped(reply.redact(str(error), self._key), model=self._config.model) from None
+            raise self._dropped(str(error)) from None
+        except BackendError as error:
+            error.model = self._config.model
+            raise
+
+    def _dropped(self, text: str) -> ConnectionDropped:
+        return ConnectionDropped(reply.redact(text, self._secrets), model=self._config.model)
+
+
+def _from_environment(value: str) -> str:
+    variable = _VARIABLE.fullmatch(value)
+    if variable is None:
+        return value
+    if variable[1] not in os.environ:
+        raise UserError(
+            f"a header's value is ${{{variable[1]}}}, and that environment variable is not set. "
+            f"Set it: export {variable[1]}=..."
+        )
+    return os.environ[variable[1]]
 
 
 _JSON: Any = {"headers": {"Content-Type": "application/json"}}

@@ -102,20 +102,20 @@ class ReplayBackend:
         self._check(request)
         samples = self._samples(request)
         beyond = [i for i in indices if i >= len(samples)]
-        if beyond and self._beyond is None:
+        for index in indices:
+            if index < len(samples):
+                yield self._completion(index, samples[index], request)
+        if not beyond:
+            return
+        if self._beyond is None:
             raise NotRecorded(
                 f"problem {request.problem!r} has {len(samples)} recorded samples in {self.recordings.path.name}, "
                 f"and number {max(beyond) + 1} is asked for. Ask for fewer (`n`, --samples), or name a live model "
                 "to go on with (`beyond:`)"
             )
-        for index in indices:
-            if index < len(samples):
-                yield self._completion(index, samples[index], request)
-        if beyond:
-            assert self._beyond is not None and self.config.beyond is not None
-            async with aclosing(self._beyond.complete(request, beyond, progress)) as stream:
-                async for completion in stream:
-                    yield self._priced(completion)
+        async with aclosing(self._beyond.complete(request, beyond, progress)) as stream:
+            async for completion in stream:
+                yield self._priced(completion)
 
     async def close(self) -> None:
         """Close the live model, if there is one."""

@@ -1,7 +1,7 @@
 """Reading what an OpenAI-compatible server answers: completions, streams, errors.
 
 Everything a server sends is hostile until it has been read: a reply of another shape than the protocol's
-is one clear error, never a half-read sample.
+is one clear error, never a half-read sample, and never tells the key, which a server may echo.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from archon.backends.base import Completion, Progress, Request, Tokens
 from archon.candidate import Finish, TokenLogprob
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import httpx2
 
 _BYTES_PER_TOKEN = 4
+_LONGEST_MESSAGE = 500
 _FINISH: dict[str, Finish] = {
     "stop": "stop",
     "eos": "stop",
@@ -43,19 +44,21 @@ _FINISH: dict[str, Finish] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
+Secrets: TypeAlias = Sequence[str]
+"""What a server may echo, and an error must not tell: the key, and headers like it."""
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def completions(
-    response: httpx2.Response, request: Request, indices: Sequence[int], api: str
+    response: httpx2.Response, request: Request, indices: Sequence[int], api: str, secrets: Secrets = ()
 ) -> list[Completion]:
     """The completions of a whole reply. Raises BadReply where it is none."""
     try:
         data = json.loads(response.content)
     except ValueError:
-        raise _no_protocol(response) from None
+        raise _no_protocol(response, secrets) from None
     if isinstance(data, dict) and data.get("error") and not data.get("choices"):
-        raise _classified(_status_of(data["error"]), data, response, "", "")
+        raise _classified(_status_of(data["error"]), data, response, secrets)
     try:
         choices = data["choices"]
         texts = [_text(choice, api) for choice in choices[: len(indices)]]
@@ -76,14 +79,15 @@ def completions(
             for i, text in enumerate(texts)
         ]
     except _UNREADABLE as error:
-        raise _no_protocol(response, f"{type(error).__name__}: {error}") from None
+        raise _no_protocol(response, secrets, f"{type(error).__name__}: {error}") from None
 
 
 class Parts:
     """A streamed reply of one sample, gathered chunk by chunk."""
 
-    def __init__(self, api: str) -> None:
+    def __init__(self, api: str, secrets: Secrets = ()) -> None:
         self._api = api
+        self._secrets = secrets
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._logprobs: list[TokenLogprob] = []
@@ -95,7 +99,8 @@ class Parts:
         """One chunk; notes how much has been received. Raises BadReply where it is none."""
         try:
             if chunk.get("error"):
-                raise BadReply(f"the stream carries an error: {str(chunk['error'])[:300]}")
+                message = redact(str(chunk["error"]), self._secrets)[:_LONGEST_MESSAGE]
+                raise BadReply(f"the stream carries an error: {message}")
             usage = chunk.get("usage")
             if usage:
                 self._usage = usage
@@ -129,33 +134,33 @@ class Parts:
         return Completion(index, text, *_finish(self._last), "".join(self._reasoning), logprobs, tokens)
 
 
-def status_error(response: httpx2.Response, model: str, key: str) -> BackendError:
+def status_error(response: httpx2.Response, secrets: Secrets = ()) -> BackendError:
     """The error that an HTTP status stands for."""
     try:
         data = json.loads(response.content)
     except (ValueError, RuntimeError):  # not JSON, or a stream whose body was not read
         data = None
-    return _classified(response.status_code, data, response, model, key)
+    return _classified(response.status_code, data, response, secrets)
 
 
-def redact(text: str, key: str) -> str:
-    """The text without the key, and without anything that looks like one."""
-    if key:
-        text = text.replace(key, "[key]")
+def redact(text: str, secrets: Secrets) -> str:
+    """The text without these secrets, and without anything that looks like one; as UTF-8 can hold it."""
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    text = text.encode("utf-8", "replace").decode()
     return re.sub(r"\b(sk|key|Bearer)([-_ ])[A-Za-z0-9_\-*]{8,}", r"\1\2[hidden]", text)
 
 
-def _classified(status: int, data: Any, response: httpx2.Response, model: str, key: str) -> BackendError:
+def _classified(status: int, data: Any, response: httpx2.Response, secrets: Secrets) -> BackendError:
     error = data.get("error") if isinstance(data, dict) else None
     if isinstance(error, Mapping):
         message, code = str(error.get("message") or error), str(error.get("code") or error.get("type") or "")
     elif isinstance(data, dict) and (error or data.get("message") or data.get("detail")):
         message, code = str(error or data.get("message") or data.get("detail")), ""
     else:
-        message, code = _snippet(response), ""
-    message = redact(message, key)[:500]
+        message, code = _snippet(response, secrets), ""
+    message = redact(message, secrets)[:_LONGEST_MESSAGE]
     about: dict[str, Any] = {
-        "model": model,
         "status": status,
         "request_id": response.headers.get("x-request-id"),
         "retry_after": _retry_after(response.headers),
@@ -187,21 +192,21 @@ def _classified(status: int, data: Any, response: httpx2.Response, model: str, k
     return RequestRejected(text, **about)
 
 
-def _no_protocol(response: httpx2.Response, why: str = "") -> BadReply:
+def _no_protocol(response: httpx2.Response, secrets: Secrets, why: str = "") -> BadReply:
     kind = response.headers.get("content-type", "nothing known").split(";")[0]
     what = f"answered {kind} that is no completion" + (f" ({why})" if why else "")
     return BadReply(
-        f"{response.url} {what}: {_snippet(response)!r}. Check `base_url`: it usually ends in /v1",
+        f"{response.url} {what}: {_snippet(response, secrets)!r}. Check `base_url`: it usually ends in /v1",
         status=response.status_code,
     )
 
 
-def _snippet(response: httpx2.Response) -> str:
+def _snippet(response: httpx2.Response, secrets: Secrets) -> str:
     try:
-        text = response.content[:400].decode("utf-8", "replace")
+        text = response.content[:4000].decode("utf-8", "replace")
     except RuntimeError:
         return "no text"
-    return " ".join(redact(text, "").split())[:200]
+    return " ".join(redact(text, secrets).split())[:200]
 
 
 def _status_of(error: Any) -> int:

@@ -6,6 +6,7 @@ means (Miller 2024, arXiv 2411.00640, section 4.2).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,12 +31,12 @@ class Comparison(NamedTuple):
     equal: int
 
     def as_json(self) -> dict[str, Any]:
-        """A dictionary for JSON."""
+        """A dictionary for JSON; an infinite bound (over a single problem) is null."""
         return {
             "difference": {
-                "value": self.difference.value,
-                "low": self.difference.low,
-                "high": self.difference.high,
+                "value": _number(self.difference.value),
+                "low": _number(self.difference.low),
+                "high": _number(self.difference.high),
             },
             "problems": self.difference.problems,
             "p_value": self.p_value,
@@ -79,3 +80,7 @@ def sign_flip_test(differences: ArrayLike, *, seed: int = 0) -> float:
         signs = rng.integers(0, 2, size=(2000, m)) * 2 - 1
         hits += int((np.abs(signs @ data) >= seen).sum())
     return (hits + 1) / (_FLIPS + 1)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

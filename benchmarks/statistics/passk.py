@@ -24,7 +24,7 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, ks: Sequence[int]) -> Floats:
     len(ks)), NaN where a problem has fewer than k samples. Raises ValueError unless 0 <= c <= n and k >= 1.
     """
     samples, right = _checked(n, c, ks)
-    return np.asarray(-np.expm1(_log_avoid(samples, right, ks)))
+    return np.asarray(0.0 - np.expm1(_log_avoid(samples, right, ks)))
 
 
 def pass_hat_k(n: ArrayLike, c: ArrayLike, ks: Sequence[int]) -> Floats:

@@ -35,7 +35,7 @@ def by_score(
     clear = avoid(n, above, ks) if n else np.full((len(above), len(ks)), np.nan)
     chances = clear[:-1] - clear[1:]
     accuracy = np.array([truth[scored == level].mean() for level in levels])
-    selected = accuracy @ chances if len(levels) else np.zeros(len(ks))
+    selected = np.clip(accuracy @ chances, 0.0, 1.0) if len(levels) else np.zeros(len(ks))
     selected = np.where(np.asarray(ks) > n, np.nan, selected)
     return selected, clear[-1]
 

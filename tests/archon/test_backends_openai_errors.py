@@ -104,12 +104,6 @@ async def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch: pytest.
     assert "very-secret" not in str(error) and "api_key_env" in str(error)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/backends/reply.py _no_protocol/_snippet redact with key='' (and completions() calls "
-    "_classified(..., model='', key='')): a page or an error of status 200 that echoes the key puts it into the "
-    "error's message; OpenAI promises that the key is never part of an error. Pass the key (and model) on",
-)
 async def test_a_key_in_a_page_that_is_not_json_is_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "abcdef1234567")
     page = Answer(raw=b"<p>rejected: abcdef1234567</p>", content_type="text/html")

@@ -220,12 +220,6 @@ async def test_a_stage_with_a_fault_is_named_and_everything_else_ends() -> None:
         assert session.ledger.total.requests == 5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/flow.py Flow.run (and archon/tasks.py together): `raise first_error(several) from None` "
-    "sets the error's own __cause__ to None, so the traceback of the stage's fault is lost; errors.py promises "
-    "that StageFailed chains its cause. `error = first_error(several); raise error from error.__cause__`",
-)
 async def test_the_fault_of_a_stage_is_chained_so_that_its_line_can_be_found() -> None:
     with pytest.raises(StageFailed) as caught:
         await solve(Sample(n=5) | Faulty())

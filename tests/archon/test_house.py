@@ -127,16 +127,9 @@ def entry_points() -> dict[str, dict[str, str]]:
     return points
 
 
-HUMANEVAL = pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/humaneval.py:33 HumanEval has no `name`, so it says 'human_eval' (in results.json and "
-    "messages) while it is registered as 'humaneval'. Add `name: ClassVar[str] = 'humaneval'`",
-)
-
-
 @pytest.mark.parametrize(
     "kind",
-    ["stage", "verifier", "backend", "command", "executor", pytest.param("benchmark", marks=HUMANEVAL)],
+    ["stage", "verifier", "backend", "command", "executor", "benchmark"],
 )
 def test_every_name_of_a_registry_leads_to_something_of_that_name(kind: str) -> None:
     from archon import registry

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from xml.etree import ElementTree
 
-import pytest
-
 from archon.picture import as_json, mermaid, svg, terminal, total_calls
 from archon.pipeline import Node, Pipeline
 from archon.strategies.first_passing import FirstPassing
@@ -93,11 +91,6 @@ def test_a_long_setting_is_shortened() -> None:
     assert len(mermaid(graph)) < 300
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/picture.py _label: a newline in a setting (a system message) breaks the line, in the terminal "
-    "and inside Mermaid's label. Join settings with `' '.join(text.split())` or show their repr",
-)
 def test_a_setting_of_several_lines_stays_on_one() -> None:
     graph = Pipeline([Sample(system="one\ntwo", stop=("\n",))]).graph()
     assert len(terminal(graph).splitlines()) == 3

@@ -98,11 +98,6 @@ def test_a_table_that_is_not_there_is_one_clear_error(monkeypatch: pytest.Monkey
     assert issubclass(DataError, ArchonError)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/prices.py read_table is cached by path alone, so a notebook or a server goes on with the old "
-    "prices after the user has edited the table. Key the cache by the file's mtime too, as backends/replay.py does",
-)
 def test_an_edited_table_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "prices.yaml"
     monkeypatch.setenv("ARCHON_PRICES", str(path))

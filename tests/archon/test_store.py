@@ -118,12 +118,6 @@ async def test_two_processes_write_at_once_and_every_sample_is_one_process_s(tmp
     await store.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/store/scribe.py open_database: `PRAGMA journal_mode = WAL` on a new file fails at once while "
-    "another process has begun to write (SQLite calls no busy handler there), and is reported as 'stayed "
-    "locked for 120 s'. Two runs that start together on a new store: one crashes. Retry the PRAGMA",
-)
 async def test_two_processes_may_open_a_new_store_at_the_same_moment(tmp_path: Path) -> None:
     path = tmp_path / "new.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

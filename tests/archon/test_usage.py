@@ -116,11 +116,6 @@ def test_the_line_for_people_says_what_is_unknown(usage: Usage, line: str) -> No
     assert describe(usage) == line
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/usage.py describe(), `f'${usage.usd:.6f}'`: what costs less than a millionth of a dollar "
-    "is shown as '$0', as if it were free; it should keep significant digits (or say 'less than $0.000001')",
-)
 def test_money_too_small_for_the_line_is_not_shown_as_nothing() -> None:
     line = describe(Usage(1, 1, 0, 1, usd=Decimal("0.0000001")))
     assert not line.endswith("$0"), line

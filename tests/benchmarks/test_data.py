@@ -118,11 +118,6 @@ def test_a_refusing_server_is_named_with_every_place_tried(
     assert "--data" in said
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/data.py:80: the reply of a server that refuses (HTTPError) is never closed, so its socket "
-    "leaks until the collector finds it (ResourceWarning); it should be closed",
-)
 def test_the_reply_of_a_refusing_server_is_closed(serving: Serving, tmp_path: Path) -> None:
     serving.status = 503
     with pytest.raises(DataError) as caught:
@@ -139,12 +134,6 @@ def test_no_server_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
             locate(Origin("a", "b", url, "0" * 64), None)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=Exception,
-    reason="BUG: benchmarks/data.py:80: http.client.HTTPException (a server that does not speak HTTP) is not caught "
-    "and ends in a traceback; it should be a DataError",
-)
 def test_a_server_that_does_not_speak_http_is_a_data_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -234,11 +223,6 @@ def test_a_gz_cut_short_is_a_data_error(tmp_path: Path) -> None:
         HumanEval(data=tmp_path).load()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/backends/recordings.py:92: zlib.error (broken bytes inside a .gz) is not caught and ends in a "
-    "traceback; it should be a DataError",
-)
 @pytest.mark.parametrize("at", [12, 30])
 def test_a_gz_with_broken_bytes_inside_is_a_data_error(tmp_path: Path, at: int) -> None:
     packed = bytearray(gzip.compress(bytes(range(256)) * 40))

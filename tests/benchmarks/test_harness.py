@@ -323,11 +323,6 @@ async def test_results_read_back_are_what_was_written(tmp_path: Path) -> None:
     assert strict(json.dumps(summarise(info, again.records))) == again.data, "results come from records alone"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/harness.py:255 and results.py:68: NaN and infinite scores go into problems.jsonl as NaN and Infinity, "
-    "which is not JSON; they should be null (and _finite should handle inf and nan, line 269)",
-)
 async def test_a_verifier_s_infinite_and_undefined_scores_are_still_strict_json(tmp_path: Path) -> None:
     replies = ("right:inf", "wrong:-inf", "wrong:nan", "right:0.5")
     pipeline = Sample(n=4) | Verify(verifier=Odd()) | BestOf()
@@ -338,18 +333,11 @@ async def test_a_verifier_s_infinite_and_undefined_scores_are_still_strict_json(
     written(tmp_path / "run")
 
 
-_SPLIT = pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/results.py:269: str.splitlines also splits at U+2028 and U+0085, which JSON leaves as they "
-    "are, so the run cannot be read back; it should split at newlines only",
-)
-
-
 @pytest.mark.parametrize(
     "odd",
     [
-        pytest.param("\u2028", marks=_SPLIT, id="line separator"),
-        pytest.param("\x85", marks=_SPLIT, id="next line"),
+        pytest.param("\u2028", id="line separator"),
+        pytest.param("\x85", id="next line"),
         pytest.param("\x0b", id="vertical tab"),
     ],
 )
@@ -361,11 +349,6 @@ async def test_odd_line_ends_in_an_id_do_not_break_the_lines(tmp_path: Path, odd
     assert [r.id for r in Results.read(tmp_path / "run").records] == [name, "c"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/store/sqlite.py:296: an error text with a lone surrogate ends the run with UnicodeEncodeError; it should "
-    "be stored with errors='replace' (and harness.py:126 writes it to a UTF-8 file too)",
-)
 async def test_an_error_that_cannot_be_written_as_utf8_does_not_lose_the_run(tmp_path: Path) -> None:
     def reply(call: Call) -> str | Exception:
         return RequestRejected("half an emoji: \ud83d") if call.problem == "p1" else "right"
@@ -636,11 +619,6 @@ async def test_a_verifier_that_can_say_nothing_is_an_error_before_anything_is_sp
     assert asked == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/harness.py:125: problems of one id overwrite each other, and one record is counted twice; it should "
-    "be a DataError before anything is spent",
-)
 async def test_two_problems_of_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="twin"):
         await harness_run(tmp_path / "run", reply=lambda c: "right", data=dataset(["twin", "twin"]))
@@ -669,11 +647,6 @@ async def test_two_runs_at_once_into_one_folder_and_store_pay_once_and_agree(tmp
     assert one.data["fresh"]["requests"] + other.data["fresh"]["requests"] == 24
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/results.py:287 (and harness.py:178): the partial file has a fixed name, so the second of two runs that "
-    "finish together fails with FileNotFoundError; the name should be its own (tempfile)",
-)
 def test_two_processes_that_write_the_same_file_at_once_do_not_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -707,11 +680,6 @@ def test_a_newer_schema_is_refused_and_says_to_update(tmp_path: Path) -> None:
         Results.read(folder_with(tmp_path / "run", {"schema": SCHEMA + 1}))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/results.py:270: problems are read before the schema is checked, so a newer run with a new field is "
-    "called damaged; the schema should be checked first",
-)
 def test_a_newer_schema_is_refused_as_such_even_with_fields_we_do_not_know(tmp_path: Path) -> None:
     line = json.dumps({"id": "a", "outcome": "solved", "a_field_of_the_future": 1}) + "\n"
     with pytest.raises(DataError, match="newer schema"):
@@ -719,11 +687,6 @@ def test_a_newer_schema_is_refused_as_such_even_with_fields_we_do_not_know(tmp_p
 
 
 @pytest.mark.parametrize("data", [[], "text", {"schema": "two"}, {"schema": None}, {}])
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/results.py:278: a results.json that is no object is called newer, one whose schema is no "
-    "number is a TypeError, and one without a schema is accepted; each should be a DataError that it is damaged",
-)
 def test_what_is_no_run_of_ours_is_a_data_error_and_not_newer(tmp_path: Path, data: Any) -> None:
     with pytest.raises(DataError) as caught:
         Results.read(folder_with(tmp_path / "run", data))
@@ -763,11 +726,6 @@ def test_a_folder_refuses_another_run_and_says_what_differs(tmp_path: Path) -> N
     assert strict((tmp_path / "run" / "run.json").read_text()) == other
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/harness.py:197: run.json is read even with overwrite, so the message's own advice (--overwrite) fails; "
-    "it should only be read without it",
-)
 def test_a_damaged_run_json_is_a_user_error_and_overwrite_mends_it(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):

@@ -145,30 +145,17 @@ def test_a_file_that_is_not_there_is_a_data_error(tmp_path: Path) -> None:
         JSONL().load()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/jsonl.py:117: an empty `answer` list is an IndexError; it should be a DataError",
-)
 def test_an_empty_list_of_answers_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mine\.jsonl:1: .*answer"):
         write(tmp_path, {"question": "q", "answer": []}).load()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/jsonl.py:66: kind `code` without an `entry_point` is accepted though nothing can be right; "
-    "it should be a DataError with its line",
-)
 def test_code_without_an_entry_point_is_a_data_error(tmp_path: Path) -> None:
     row = {"question": "q", "kind": "code", "hidden_tests": [{"args": [1], "expected": 1}]}
     with pytest.raises(DataError, match=r"mine\.jsonl:1: .*entry_point"):
         write(tmp_path, row).load()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/jsonl.py:117: of several accepted answers of kind `math` only the first counts; all should",
-)
 async def test_every_accepted_formula_is_right(tmp_path: Path) -> None:
     dataset = write(tmp_path, {"question": "root of x^2 = 4?", "answer": ["2", "-2"], "kind": "math"}).load()
     assert await truths(dataset, 0, "\\boxed{2}", "\\boxed{-2}", "\\boxed{3}") == ["right", "right", "wrong"]

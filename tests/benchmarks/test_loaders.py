@@ -204,27 +204,6 @@ def test_a_problem_holds_nothing_of_its_grader(name: str, data: Path) -> None:
 # --- grading ---------------------------------------------------------------------------------------
 
 
-CANNOT_BE_GRADED = {
-    "MBPP/40": "verifiers/sandbox/wire.py: a returned collections.Counter crosses as opaque and equals no dict; "
-    "it should cross as the dict it is",
-    "MBPP/88": "verifiers/sandbox/wire.py: a returned collections.Counter crosses as opaque and equals no dict; "
-    "it should cross as the dict it is",
-    "MBPP/56": "benchmarks/mbpp.py:71: the task's function is called `check`, as is the wrapper around the asserts, "
-    "which then calls itself; the wrapper (or the name it is looked up by) should be another",
-    "MBPP/349": "benchmarks/mbpp.py:71: the task's function is called `check`, as is the wrapper around the asserts, "
-    "which then calls itself; the wrapper (or the name it is looked up by) should be another",
-    "HumanEval/15": "benchmarks/programs.py:88: output_mb=64 is less than what the reference itself returns; "
-    "the limit should follow the reference's own output",
-    "HumanEval/130": "benchmarks/programs.py:88: output_mb=64 is less than what the reference itself returns; "
-    "the limit should follow the reference's own output",
-    "Mbpp/88": "verifiers/sandbox/wire.py: the reference's Counter becomes an opaque expected value that nothing "
-    "equals; it should cross as the dict it is",
-    "Mbpp/255": "benchmarks/programs.py:113: the reference runs out of memory on one of its own inputs (77 of 5 "
-    "colours), which ends the whole run as a DataError; that input should be left out, and noted",
-}
-"""By id of the problem."""
-
-
 def both(solutions: Mapping[str, str]) -> Callable[[Problem], list[str]]:
     """The reference solution, and one that returns nothing."""
     return lambda problem: [
@@ -237,32 +216,10 @@ def both(solutions: Mapping[str, str]) -> Callable[[Problem], list[str]]:
 @pytest.mark.parametrize("name", CODE)
 async def test_every_reference_solution_is_right_and_returning_none_is_wrong(name: str, data: Path) -> None:
     dataset = load(name, data)
-    broken = set() if name in ("humaneval",) else set(CANNOT_BE_GRADED)
-    problems = [p for p in dataset.problems if p.id not in broken]
-    found = await graded(dataset, both(references(name, data)), problems)
-    assert len(found) == len(problems)
+    found = await graded(dataset, both(references(name, data)))
+    assert len(found) == len(dataset.problems)
     assert {task: said[0] for task, said in found.items() if said[0] != "right"} == {}
     assert {task for task, said in found.items() if said[1] == "right"} == set()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "task"),
-    [
-        pytest.param(name, task, marks=pytest.mark.xfail(strict=True, reason=f"BUG: {CANNOT_BE_GRADED[task]}"))
-        for name, task in (
-            ("mbpp", "MBPP/40"), ("mbpp", "MBPP/88"), ("mbpp", "MBPP/56"), ("mbpp", "MBPP/349"),
-            ("humaneval_plus", "HumanEval/15"), ("humaneval_plus", "HumanEval/130"),
-            ("mbpp_plus", "Mbpp/88"), ("mbpp_plus", "Mbpp/255"),
-        )
-    ],
-)  # fmt: skip
-async def test_an_odd_task_s_reference_solution_is_right_too(name: str, task: str, data: Path) -> None:
-    dataset = load(name, data)
-    problems = [p for p in dataset.problems if p.id == task]
-    found = await graded(dataset, both(references(name, data)), problems)
-    assert found[task][0] == "right"
-    assert found[task][1] != "right"
 
 
 @pytest.mark.parametrize("name", CODE)

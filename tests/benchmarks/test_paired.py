@@ -180,11 +180,6 @@ def test_runs_without_a_common_problem_are_not_compared(
     assert "no problem in common" in capsys.readouterr().err
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/cli.py:229 and statistics/paired.py:36: over one problem Student's interval is infinite "
-    "and --json prints -Infinity, which is not JSON; as_json should give null",
-)
 def test_a_comparison_over_one_problem_is_strict_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

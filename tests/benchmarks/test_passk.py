@@ -119,11 +119,6 @@ def test_none_right_is_0_and_all_right_is_1_exactly() -> None:
     assert pass_hat_k(100, 100, ks).tolist() == [[1.0, 1.0, 1.0, 1.0]]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/statistics/passk.py:33 pass_at_k gives -0.0 where nothing is right; "
-    "it should give 0.0 (add 0.0 to the result)",
-)
 def test_none_right_is_not_minus_zero() -> None:
     assert not np.signbit(pass_at_k([100, 5], [0, 0], [1, 5])).any()
 

@@ -83,11 +83,6 @@ def test_best_of_k_stays_within_0_and_coverage(pool: list[tuple[float | None, bo
     assert np.all(selected <= coverage + 1e-12), "no selector beats a perfect one"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/statistics/selection.py:42 by_score can give 1.0000000000000002 (a sum of differences); "
-    "it should be clipped to [0, 1]",
-)
 def test_a_selector_of_right_ones_only_never_exceeds_1() -> None:
     for n in range(1, 60):
         for levels in (1, 2, 3, 5):

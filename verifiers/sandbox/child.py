@@ -97,7 +97,7 @@ def be_judge() -> None:
         namespace.update(dict.fromkeys(names, candidate))
         exec(compile(check_source, "<check>", "exec"), namespace)  # noqa: S102 - the benchmark's own tests
         check = namespace.get("check")
-        if callable(check):
+        if callable(check) and check is not candidate:
             check(candidate)
     except CandidateFailed:
         status = "lost"

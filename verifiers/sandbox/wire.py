@@ -1,8 +1,9 @@
 """Values as bytes, safely: what crosses between a program's process and everybody else.
 
-Only exact built-in types cross as themselves. Anything else (an instance of a subclass, a function, a
-class of the program's own) crosses as an *opaque* mark with its type's name, which equals nothing. So no
-`__eq__`, `__hash__` or `__bool__` of the program's making is ever run outside its process.
+Only exact built-in types cross. An instance of a subclass of one (a Counter, a named tuple, a number of
+numpy's) crosses as the plain data it holds; anything else (a function, an instance of the program's own
+class) as an *opaque* mark with its type's name, which equals nothing. So no `__eq__`, `__hash__` or
+`__bool__` of the program's making is ever run outside its process.
 
 Equal values of these types usually have equal bytes, so a comparison can often be one of bytes. This file
 is also loaded by the isolated interpreters, so it imports nothing but the standard library.
@@ -130,10 +131,35 @@ def _encode(value: Any, out: list[bytes], depth: int) -> None:
         _encode(taken, out, depth + 1)
     elif _is_number_of_numpy(kind):
         _encode(value.item(), out, depth)
+    elif (plain := _plain(value, kind)) is not None:
+        _encode(plain, out, depth)
     else:
         name = f"{kind.__module__}.{kind.__qualname__}"[:200]
         text = name.encode("utf-8", "replace")
         out.append(b"O" + _U32.pack(len(text)) + text)
+
+
+_PLAIN: dict[type, Any] = {
+    int: int.__int__,
+    float: float.__float__,
+    complex: complex.__complex__,
+    str: str.__str__,
+    bytes: lambda value: b"".join([value]),
+    list: lambda value: [*list.__iter__(value)],
+    tuple: lambda value: (*tuple.__iter__(value),),
+    dict: dict.copy,
+    set: lambda value: {*set.__iter__(value)},
+    frozenset: lambda value: frozenset([*frozenset.__iter__(value)]),
+}
+
+
+def _plain(value: Any, kind: type) -> Any:
+    """The built-in value inside an instance of a subclass of its type; None where there is none."""
+    for base in type.__dict__["__mro__"].__get__(kind):
+        if base in _PLAIN:
+            plain = _PLAIN[base](value)
+            return plain if type(plain) is base else None
+    return None
 
 
 def _is_number_of_numpy(kind: type) -> bool:
