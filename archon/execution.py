@@ -8,7 +8,9 @@ executor is `archon.verifiers.sandbox`; stages and verifiers reach it through `r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,9 +169,15 @@ class Executor(Protocol):
         ...
 
 
+_SCALARS: frozenset[type] = frozenset((int, float, str, bool, type(None)))
+
+
 def _stable(value: Any) -> str:
     """`repr`, but the same in every process: sets have no order of their own."""
     if isinstance(value, list | tuple):
+        if _SCALARS.issuperset(map(type, value)):
+            with contextlib.suppress(ValueError):  # an integer of more digits than Python turns into text
+                return f"{type(value).__name__}{json.dumps(value)}"
         return f"{type(value).__name__}({','.join(map(_stable, value))})"
     if isinstance(value, set | frozenset):
         return f"{type(value).__name__}({','.join(sorted(map(_stable, value)))})"

@@ -138,9 +138,11 @@ async def reference_values(
                     f"the reference program {program.entry_point!r} fails on its own input {str(call.args)[:80]} "
                     f"({one.status}: {one.detail})"
                 )
-        found = wire.encode([sum(r.seconds for r in returned), [r.value for r in returned]])
+        seconds, values = sum(r.seconds for r in returned), [r.value for r in returned]
+        found = wire.encode([seconds, values])
         await session.store.remember("reference", {key: found})
-    seconds, values = wire.decode(found)
+    else:
+        seconds, values = wire.decode(found)
     return values, seconds, len(found)
 
 
