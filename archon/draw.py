@@ -292,8 +292,9 @@ class Draw:
     def _arrived(self, completion: Completion, usage: Usage) -> None:
         """A sample has arrived and is charged: store it, then deliver it."""
         self._learn(usage)
-        self._enter(usage, fresh=True)
-        self._trace_sample(completion.index, usage, fresh=True)
+        fresh = not completion.recorded
+        self._enter(usage, fresh=fresh)
+        self._trace_sample(completion.index, usage, fresh=fresh)
         self._arrived_indices.add(completion.index)
         recorded = Recorded(
             completion.index,

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -218,30 +219,28 @@ class Session:
         What an early stop cancelled, and what arrived too late to be used, was paid for then; a replay
         uses neither, so its cost is read from the record of the first time.
         """
-        from dataclasses import replace
-
         key = self._settlement_key(graph, scope.problem)
+        found = None
         if outcome.fresh.requests == 0:
             found = (await self.store.recall("settlement", [key])).get(key)
-            if found is not None:
-                record = json.loads(found)
-                by_stage = {name: Usage.from_json(u) for name, u in record["by_stage"].items()}
-                by_model = {name: Usage.from_json(u) for name, u in record["by_model"].items()}
-                scope.ledger.restate(by_stage, by_model)
-                return replace(
-                    outcome,
-                    usage=total(by_stage.values()),
-                    by_stage=MappingProxyType(by_stage),
-                    by_model=MappingProxyType(by_model),
-                )
-        else:
+        if found is None:
             record = {
                 "by_stage": {name: u.exact() for name, u in outcome.by_stage.items()},
                 "by_model": {name: u.exact() for name, u in outcome.by_model.items()},
             }
             await self.store.remember("settlement", {key: json.dumps(record).encode()}, replace=True)
-        scope.ledger.publish()
-        return outcome
+            scope.ledger.publish()
+            return outcome
+        record = json.loads(found)
+        by_stage = {name: Usage.from_json(u) for name, u in record["by_stage"].items()}
+        by_model = {name: Usage.from_json(u) for name, u in record["by_model"].items()}
+        scope.ledger.restate(by_stage, by_model)
+        return replace(
+            outcome,
+            usage=total(by_stage.values()),
+            by_stage=MappingProxyType(by_stage),
+            by_model=MappingProxyType(by_model),
+        )
 
     def _settlement_key(self, graph: Graph, problem: Problem) -> str:
         models = {name: self.caller(name).backend.identity for name in sorted(graph.models)}

@@ -107,6 +107,8 @@ def dollars(amount: Decimal) -> str:
 
 def describe(usage: Usage) -> str:
     """One line for people: what was used, and what of it is unknown or estimated."""
+    if usage == NOTHING:
+        return "nothing"
     parts = [
         f"{usage.requests:,} request{'s' * (usage.requests != 1)}",
         f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -55,6 +54,8 @@ def bench(benchmark: str, **options: Any) -> None:
     archon bench my.jsonl --pipeline self_consistency --model openai:m --base-url http://localhost:8000/v1 --out runs/m
     archon bench gsm8k --pipeline my.yaml --budget usd=5 --dry-run --out runs/gsm
     """
+    import asyncio
+
     from rich.console import Console
 
     from archon.benchmarks import plots
@@ -79,9 +80,9 @@ def bench(benchmark: str, **options: Any) -> None:
 
 async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     from archon.benchmarks.harness import Harness, Plan, open_folder
-    from archon.benchmarks.progress import Live
     from archon.config import dump
     from archon.estimate import estimate, table
+    from archon.progress import Live
     from archon.session import Session
     from archon.trace import FileTrace
 

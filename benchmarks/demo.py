@@ -186,9 +186,9 @@ def main() -> None:
 
 async def _run(pipeline: str, folder: Path) -> Results:
     from archon.benchmarks.harness import Harness, Plan
-    from archon.benchmarks.progress import Live
     from archon.budget import Budget, Budgets
     from archon.cli.options import with_samples
+    from archon.progress import Live
     from archon.ready import ready
     from archon.session import Session
 

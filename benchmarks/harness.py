@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from archon.benchmarks.results import Record, Results, RunInfo, summarise, write
 from archon.candidate import Candidate, Outcome
 from archon.errors import AllCandidatesFailed, DataError, UserError
 from archon.graph import Graph
+from archon.ledger import Ledger
 from archon.problem import Problem
 from archon.session import Session
 from archon.strategies.selection import ScoreSelector, Selector, VoteSelector
@@ -37,13 +38,13 @@ _OUTCOME = {"right": "solved", "wrong": "wrong", "failed": "failed", "timed_out"
 
 
 class Watcher(Protocol):
-    """Told of a run's progress (benchmarks/progress.py)."""
+    """Told of a run's progress (archon/progress.py)."""
 
     def started(self, total: int) -> None:
         """So many problems will run."""
         ...
 
-    def finished(self, record: Record, session: Session) -> None:
+    def finished(self, ledger: Ledger, *, well: bool, badly: bool) -> None:
         """One problem is done."""
         ...
 
@@ -63,8 +64,6 @@ class Plan:
     """Problems in work at once."""
     selectors: tuple[str, ...] = ()
     """Selectors whose curves are reported; the benchmark's own where empty."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The effective configuration, kept with the run."""
 
     @property
     def problems(self) -> Sequence[Problem]:
@@ -123,7 +122,8 @@ class Harness:
     def _keep(self, record: Record) -> None:
         self.records[record.id] = record
         if self.watcher is not None:
-            self.watcher.finished(record, self.session)
+            bad = record.outcome in ("failed", "timed_out", "cancelled")
+            self.watcher.finished(self.session.ledger, well=record.outcome == "solved", badly=bad)
         if time.monotonic() >= self._interim_due:
             self._write_interim()
 

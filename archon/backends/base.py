@@ -131,6 +131,8 @@ class Completion:
     tokens: Tokens = Tokens()
     requests: int = 1
     """HTTP requests this completion accounts for: 1, or 0 for the others of a request with n > 1."""
+    recorded: bool = False
+    """Whether it was generated, and paid for, at another time: its usage is recorded, and nothing is spent now."""
 
 
 class Progress:

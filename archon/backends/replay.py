@@ -149,9 +149,8 @@ class ReplayBackend:
             )
         kept = cut(text, request.sampling.stop)
         finish: Finish = data["finish"] if data.get("finish") in _FINISHES else "unknown"
-        return Completion(
-            index, kept, "stop_string" if kept != text else finish, tokens=self._tokens(data, text, request)
-        )
+        ended: Finish = "stop_string" if kept != text else finish
+        return Completion(index, kept, ended, tokens=self._tokens(data, text, request), recorded=True)
 
     def _tokens(self, data: Mapping[str, Any], text: str, request: Request) -> Tokens:
         if isinstance(data.get("completion_tokens"), int):

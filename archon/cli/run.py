@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -42,6 +41,8 @@ def run(question: str | None, file: Path | None, kind: str, as_json: bool, **opt
     archon run --file questions.jsonl --pipeline my.yaml --budget usd=2 > answers.jsonl
     echo "Name three primes" | archon run --pipeline repeated_sampling --model openai:m --base-url http://localhost:8000/v1
     """
+    import asyncio
+
     from archon.errors import UserError
     from archon.problem import Problem
 
@@ -64,6 +65,7 @@ def run(question: str | None, file: Path | None, kind: str, as_json: bool, **opt
 
 async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_json: bool) -> int:
     from archon.errors import AllCandidatesFailed
+    from archon.progress import Live
     from archon.session import Session
     from archon.tasks import together
     from archon.usage import describe
@@ -81,10 +83,10 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
             _dry_run(config, graph, problems, session)
             return 0
         waiting = iter(problems)
-        failed = done = 0
+        failed = 0
 
         async def work() -> None:
-            nonlocal failed, done
+            nonlocal failed
             for problem in waiting:
                 line: dict[str, Any]
                 try:
@@ -95,7 +97,7 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
                     assert error.outcome is not None
                     line, answer = {**error.outcome.as_json(), "error": str(error)}, None
                     print(f"error: {error}", file=sys.stderr)
-                done += 1
+                live.finished(session.ledger, well=answer is not None, badly="error" in line)
                 if as_json:
                     print(json.dumps(line, ensure_ascii=False), flush=True)
                 elif answer is not None:
@@ -107,13 +109,10 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
                         f"no answer: the pipeline chose none of {len(line['candidates'])} candidates{why}",
                         file=sys.stderr,
                     )
-                if len(problems) > 1:
-                    print(
-                        f"{done}/{len(problems)} done, {describe(session.ledger.fresh)} spent",
-                        file=sys.stderr,
-                    )
 
-        await together(work() for _ in range(min(options["concurrency"], len(problems))))
+        with Live(quiet=len(problems) == 1, good="answered") as live:
+            live.started(len(problems))
+            await together(work() for _ in range(min(options["concurrency"], len(problems))))
         total, fresh = session.ledger.total, session.ledger.fresh
         stored = "" if fresh == total else f" ({describe(fresh)} of it spent now, the rest was stored)"
         print(f"cost: {describe(total)}{stored}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -35,6 +34,8 @@ def store() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per pool, all of them.")
 def list_pools(file: Path | None, limit: int, as_json: bool) -> None:
     """List pools, largest first: model, samples, cost, prompt."""
+    import asyncio
+
     from archon.usage import describe, total
 
     pools = asyncio.run(_summaries(_existing(file)))
@@ -58,6 +59,8 @@ def list_pools(file: Path | None, limit: int, as_json: bool) -> None:
 @click.option("--model", help="Only pools of this model.")
 def export(file: Path | None, model: str | None) -> None:
     """Write samples as JSONL to standard output: one line per prompt, in the form `--replay` reads."""
+    import asyncio
+
     asyncio.run(_export(_existing(file), model))
 
 

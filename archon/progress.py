@@ -1,4 +1,4 @@
-"""Progress of a run: done, solved, failed, spend, time left. A live line on a terminal, lines elsewhere."""
+"""Progress of long work: done, how it went, spend, time left. A live line on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,20 +9,30 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from archon.benchmarks.results import Record
-from archon.session import Session
+from archon.ledger import Ledger
 from archon.usage import Usage
 
 _EVERY = 10.0
 
 
 class Live:
-    """Shows a run's progress on standard error. Use it as a context manager."""
+    """Shows progress on standard error. Use it as a context manager.
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    `good` and `bad` are what things that went well or badly are called.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        quiet: bool = False,
+        good: str = "solved",
+        bad: str = "failed",
+    ) -> None:
         self._console = console or Console(stderr=True)
         self._quiet = quiet
-        self._total = self._done = self._solved = self._failed = 0
+        self._good, self._bad = good, bad
+        self._total = self._done = self._well = self._badly = 0
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
 
@@ -52,14 +62,14 @@ class Live:
         self._task = self._bar.add_task("problems", total=total, line="")
         self._bar.start()
 
-    def finished(self, record: Record, session: Session) -> None:
-        """One problem is done."""
+    def finished(self, ledger: Ledger, *, well: bool, badly: bool) -> None:
+        """One problem is done; it may have gone neither well nor badly (answered, and wrong)."""
         self._done += 1
-        self._solved += record.outcome == "solved"
-        self._failed += record.outcome in ("failed", "timed_out", "cancelled")
+        self._well += well
+        self._badly += badly
         if self._quiet:
             return
-        line = self.line(session)
+        line = self.line(ledger)
         if self._bar is not None:
             self._bar.update(self._task, advance=1, line=line)
             return
@@ -68,11 +78,11 @@ class Live:
             self._said = now
             print(f"{self._done}/{self._total} problems, {line}", file=sys.stderr, flush=True)
 
-    def line(self, session: Session) -> str:
-        """Solved, failed, spend, time left."""
+    def line(self, ledger: Ledger) -> str:
+        """How it went, spend, time left."""
         elapsed = time.monotonic() - self._started
         left = elapsed / self._done * (self._total - self._done) if self._done else 0.0
-        return f"{self._solved} solved, {self._failed} failed, {spend(session.ledger.fresh)} spent" + (
+        return f"{self._well} {self._good}, {self._badly} {self._bad}, {spend(ledger.fresh)} spent" + (
             f", about {clock(left)} left" if self._done < self._total else f", took {clock(elapsed)}"
         )
 
