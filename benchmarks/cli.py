@@ -12,7 +12,20 @@ import click
 from archon.cli.options import configured, describe_config, pipeline_options, store_path
 
 
-@click.command(short_help="Run a pipeline over a benchmark and grade it.")
+class _Bench(click.Command):
+    """Its help ends with what can be named."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The benchmarks and the ready pipelines."""
+        from archon import ready, registry
+
+        with formatter.section("Benchmarks"):
+            formatter.write_text(", ".join(registry.names("benchmark")) + ", or a JSONL file")
+        with formatter.section("Ready pipelines"):
+            formatter.write_text(", ".join(ready.names()) + " (archon show --all), or a YAML or TOML file")
+
+
+@click.command(cls=_Bench, short_help="Run a pipeline over a benchmark and grade it.")
 @click.argument("benchmark", metavar="BENCHMARK")
 @pipeline_options
 @click.option(
@@ -45,8 +58,8 @@ from archon.cli.options import configured, describe_config, pipeline_options, st
 def bench(benchmark: str, **options: Any) -> None:
     """Run a pipeline over a benchmark: sample, verify, choose, grade, report.
 
-    BENCHMARK is a name (archon bench --help lists none; see README) or a JSONL file of your own. Ctrl-C and even
-    kill -9 lose nothing: run the same command again. A larger --samples adds to what is there.
+    BENCHMARK is a name (listed below) or a JSONL file of your own. Ctrl-C and even kill -9 lose nothing: run the
+    same command again. A larger --samples adds to what is there.
 
     \b
     archon bench humaneval --pipeline best_of_n --model openai:gpt-4o-mini --samples 20 --limit 20 --out runs/he

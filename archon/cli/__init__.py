@@ -81,6 +81,10 @@ def main(arguments: list[str] | None = None) -> None:
     except ArchonError as error:
         _say(error)
         sys.exit(1)
+    except OSError as error:  # a file that cannot be read or written; what was recorded is in the store
+        where = f"{error.filename!r}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
