@@ -11,6 +11,7 @@ import ast
 import re
 import warnings
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 from archon.code import program_of
 from archon.problem import Problem
@@ -163,6 +164,7 @@ def _choice(text: str, options: int) -> str | None:
 # --- code ------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8192)
 def canonical_code(source: str) -> str:
     """A program by its syntax tree: without comments, docstrings, layout; as text where it does not parse."""
     if len(source) > _LONGEST:
@@ -173,16 +175,44 @@ def canonical_code(source: str) -> str:
                 "ignore"
             )  # what is odd in a model's string literals is not our user's concern
             tree = ast.parse(source)
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if (
-                isinstance(body, list)
-                and len(body) > 1
-                and isinstance(body[0], ast.Expr)
-                and isinstance(body[0].value, ast.Constant)
-                and isinstance(body[0].value.value, str)
-            ):
-                del body[0]
-        return ast.dump(tree, annotate_fields=False)
+        parts: list[str] = []
+        _shape(tree, parts)
+        return "".join(parts)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "\n".join(line.rstrip() for line in source.splitlines() if line.strip())
+
+
+_WITHOUT_MEANING = frozenset(("ctx", "type_comment", "kind", "type_ignores"))
+
+
+def _shape(node: ast.AST, parts: list[str]) -> None:
+    """A syntax tree as text, in half the time that `ast.dump` takes, without docstrings."""
+    parts.append(type(node).__name__)
+    parts.append("(")
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name in _WITHOUT_MEANING or value is None:
+            continue
+        parts.append(name)
+        if isinstance(value, ast.AST):
+            _shape(value, parts)
+        elif isinstance(value, list):
+            parts.append("[")
+            for item in value[1:] if name == "body" and _has_docstring(value) else value:
+                if isinstance(item, ast.AST):
+                    _shape(item, parts)
+                else:
+                    parts.append(repr(item))
+            parts.append("]")
+        else:
+            parts.append(repr(value))
+    parts.append(")")
+
+
+def _has_docstring(body: list[ast.stmt]) -> bool:
+    first = body[0] if len(body) > 1 else None
+    return (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    )

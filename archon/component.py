@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +31,12 @@ class Value(BaseModel):
             for name, value in values.items()
             if fields[name].is_required() or value != fields[name].get_default(call_default_factory=True)
         }
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]  # what was computed from the original's fields, not the copy's
+        return copied
 
     def __hash__(self) -> int:
         return hash(repr(self))  # fields may be mappings, which have no hash of their own

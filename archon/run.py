@@ -45,6 +45,7 @@ class Scope:
         self.exhausted: BudgetExhausted | None = None
         self.expired = False
         self.draws: set[Draw] = set()
+        self.kept: dict[str, Any] = {}
         self._drawn: dict[str, int] = {}
 
     def allocate(self, pool: str, count: int) -> int:
@@ -179,6 +180,13 @@ class Run:
     async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
         """Call a program's function, in isolation."""
         return await (await self.session.executor()).evaluate(program, calls, limits)
+
+    def kept(self, key: str, make: Callable[[], T]) -> T:
+        """A value that is made once per problem, for what is dear to make and the same for all who ask."""
+        if key not in self.scope.kept:
+            self.scope.kept[key] = make()
+        value: T = self.scope.kept[key]
+        return value
 
     def trace(self, event: str, **data: Any) -> None:
         """Note what happened, where this run is traced."""

@@ -17,12 +17,13 @@ class _Bench(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The benchmarks and the ready pipelines."""
-        from archon import ready, registry
+        from archon import registry
+        from archon.ready import names
 
         with formatter.section("Benchmarks"):
             formatter.write_text(", ".join(registry.names("benchmark")) + ", or a JSONL file")
         with formatter.section("Ready pipelines"):
-            formatter.write_text(", ".join(ready.names()) + " (archon show --all), or a YAML or TOML file")
+            formatter.write_text(", ".join(names()) + " (archon show --all), or a YAML or TOML file")
 
 
 @click.command(cls=_Bench, short_help="Run a pipeline over a benchmark and grade it.")

@@ -43,7 +43,7 @@ class UnitTests(Verifier):
         """Run each program, in isolation."""
         if not problem.tests or problem.entry_point is None:
             return [Verdict(self.name, None, detail="the problem has no visible tests")] * len(candidates)
-        suite = Suite(cases=problem.tests)
+        suite = run.kept("visible tests", lambda: Suite(cases=problem.tests))
         return [await self._judge(problem, candidate, suite, run) for candidate in candidates]
 
     def applies(self, problem: Problem) -> bool:

@@ -55,7 +55,8 @@ def run(question: str | None, file: Path | None, kind: str, as_json: bool, **opt
     if file is not None:
         problems = _read(file)
     else:
-        text = question if question is not None else sys.stdin.read()
+        asked = question is None and not sys.stdin.isatty()
+        text = sys.stdin.read() if asked else question or ""
         if not text.strip():
             raise UserError('there is no question. Give one: archon run "What is 17 * 23?" ..., or --file')
         problems = [Problem.ask(text.strip(), answer=kind)]

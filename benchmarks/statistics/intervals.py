@@ -8,6 +8,7 @@ the bootstrap over problems.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -80,13 +81,10 @@ def bootstrap(
         return [(math.nan, math.nan)] * data.shape[1]
     known = ~np.isnan(data)
     filled = np.where(known, data, 0.0)
-    rng = np.random.default_rng(seed)
     means: list[NDArray[np.float64]] = []
     at_once = max(1, 4_000_000 // m)
     for start in range(0, resamples, at_once):
-        weights = rng.multinomial(m, np.full(m, 1 / m), size=min(at_once, resamples - start)).astype(
-            np.float64
-        )
+        weights = _weights(m, min(at_once, resamples - start), seed, start)
         counts = weights @ known
         with np.errstate(invalid="ignore", divide="ignore"):
             means.append(np.where(counts > 0, (weights @ filled) / counts, np.nan))
@@ -101,6 +99,14 @@ def bootstrap(
         else:
             result.append((math.nan, math.nan))
     return result
+
+
+@lru_cache(maxsize=1)
+def _weights(problems: int, resamples: int, seed: int, start: int) -> NDArray[np.float64]:
+    """How often each problem is drawn in each resample; kept, as one report asks for many intervals."""
+    rng = np.random.default_rng([seed, start])
+    drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=resamples)
+    return np.asarray(drawn.astype(np.float64))
 
 
 def student(level: float, degrees: int) -> float:

@@ -62,19 +62,25 @@ def by_vote(
     known = np.unique(labels[labels >= 0])
     truth, weight = np.asarray(right, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     order = random_orders(n, orders, seed)
-    orders = len(order)
-    drawn = labels[order]
-    here = drawn[:, :, None] == known[None, None, :]
-    totals = np.cumsum(here * weight[order][:, :, None], axis=1)
-    first = np.where(here.any(axis=1), here.argmax(axis=1), n)
-    for at, k in enumerate(ks):
+    orders, width = len(order), len(known) + 1  # the last column is for those that do not vote
+    columns = np.where(labels >= 0, np.searchsorted(known, labels), width - 1)[order]
+    cells = np.arange(orders)[:, None] * width + columns
+    first = np.full(orders * width, n)
+    for place in reversed(range(n)):
+        first[cells[:, place]] = place
+    first = first.reshape(orders, width)[:, :-1]
+    totals, counted = np.zeros(orders * width), 0
+    for at, k in sorted(enumerate(ks), key=lambda pair: pair[1]):
         if k > n:
             continue
         if not len(known):
             selected[at], abstained[at] = 0.0, 1.0
             continue
+        votes = weight[order[:, counted:k]].reshape(-1)
+        totals += np.bincount(cells[:, counted:k].reshape(-1), votes, minlength=orders * width)
+        counted = k
         voted = first < k
-        score = np.where(voted, totals[:, k - 1, :], -np.inf)
+        score = np.where(voted, totals.reshape(orders, width)[:, :-1], -np.inf)
         best = score.max(axis=1, keepdims=True)
         tied = voted & (score >= best - 1e-9 * np.maximum(1.0, np.abs(best)))
         chosen = np.where(tied, first, n).min(axis=1)
