@@ -42,11 +42,12 @@ def wilson(values: ArrayLike, *, level: float = LEVEL, samples: int | None = Non
     mean = float(data.mean())
     if m == 1:
         return Interval(mean, 0.0, 1.0, 1)
-    spread = float(data.var(ddof=1)) / m
-    size = float(m)
-    if 0 < mean < 1:
-        most = float(max(samples or m, m))
-        size = min(most, max(float(m), mean * (1 - mean) / spread)) if spread > 0 else most
+    # A handful of problems that are all (nearly) solved say little of how problems vary: one more that is
+    # solved and one that is not keep the variance from collapsing (as Agresti and Coull 1998 do for counts).
+    padded = np.append(data, (0.0, 1.0))
+    middle = float(padded.mean())
+    size = middle * (1 - middle) / (float(padded.var(ddof=1)) / m)
+    size = min(float(max(samples or m, m)), max(float(m), size))
     z = student(level, m - 1)
     centre = (mean + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(mean * (1 - mean) / size + z**2 / (4 * size**2))
