@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from archon.candidate import Outcome
 
 
+_MOST_REASONS = 3
+
+
 class ArchonError(Exception):
     """Root of every error raised on purpose."""
 
@@ -205,7 +208,10 @@ class AllCandidatesFailed(ArchonError):
         self.problem = problem
         self.causes = tuple(causes)
         self.outcome = outcome
-        listed = "; ".join(dict.fromkeys(f"{type(c).__name__}: {c}" for c in causes))
+        reasons = list(dict.fromkeys(f"{type(c).__name__}: {c}" for c in causes))
+        listed = "; ".join(reasons[:_MOST_REASONS])
+        if len(reasons) > _MOST_REASONS:
+            listed += f"; and {len(reasons) - _MOST_REASONS} other reasons"
         super().__init__(f"every candidate for problem {problem!r} failed ({len(causes)} failures): {listed}")
 
 
