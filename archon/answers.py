@@ -22,9 +22,11 @@ _LONGEST = 100_000
 
 def extract(problem: Problem, text: str) -> str | None:
     """The answer a reply gives, as it stands there; None where it gives none."""
-    text = text[-_LONGEST:] if problem.answer != "code" else text
     if problem.answer == "code":
         return program_of(problem, text)
+    text = text[-_LONGEST:]
+    if problem.answer in ("number", "math"):
+        text = text.replace("\N{MINUS SIGN}", "-").replace("{,}", ",")
     if problem.answer == "number":
         return _number(text)
     if problem.answer == "math":
@@ -128,8 +130,9 @@ _TYPOGRAPHY = [
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), ""),
     (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\sqrt\s*(\d)"), r"\\sqrt{\1}"),
-    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
 ]
+_THOUSANDS = re.compile(r"-?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+"""Commas are separators where a number is all there is; in a pair or an interval they are not."""
 
 
 def canonical_formula(text: str) -> str | None:
@@ -137,6 +140,8 @@ def canonical_formula(text: str) -> str | None:
     result = text.strip().strip("$").strip().rstrip(".")
     for pattern, replacement in _TYPOGRAPHY:
         result = pattern.sub(replacement, result)
+    if _THOUSANDS.fullmatch(result.strip()):
+        result = result.replace(",", "")
     result = re.sub(r"\s+", "", result)
     if re.fullmatch(r"[a-zA-Z]=.+", result):  # `x=5` answers as `5`
         result = result[2:]
@@ -150,7 +155,7 @@ def _choice(text: str, options: int) -> str | None:
     """The letter that is stated as the answer, boxed, or stands alone last."""
     letters = "".join(chr(ord("A") + i) for i in range(min(options, 26)))
     for pattern in (
-        rf"answer\s*(?:is|:|=)?\s*:?\s*\**\(?\s*([{letters}])\)?(?![A-Za-z'])",
+        rf"answer\s*(?:is|:|=)?\s*:?\s*\**\(?\s*([{letters}])\)?(?![A-Za-z'])(?!(?<=\sa)\s+[a-z])",
         rf"\\boxed\s*\{{\s*(?:\\text\s*\{{)?\s*\(?([{letters}])\)?",
         rf"^[ \t]*\(?([{letters}])\)?[.:)]?[ \t]*$",
         rf"\(([{letters}])\)",

@@ -148,6 +148,12 @@ class Meter:
             return None
         return _Waiter(meters, amount).hold()
 
+    def charge(self, usage: Usage) -> None:
+        """Count what a replay once cost beyond the samples it used; it was within the limits then."""
+        for meter in self._counting_replays:
+            for dimension in meter._limits:
+                meter.spent[dimension] += _amount[dimension](usage)
+
     def _room(self, worst: Usage) -> str | Dimension:
         """_FITS, _LATER, or _NEVER with the dimension that is exhausted."""
         verdict = _FITS

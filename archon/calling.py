@@ -191,8 +191,13 @@ class Caller:
         limits = (request.sampling.max_tokens, self.config.max_tokens, self.backend.capabilities.max_tokens)
         return next((limit for limit in limits if limit is not None), _UNLIMITED)
 
-    def worst_case(self, request: Request, samples: int, prompt_tokens: int | None = None) -> Usage:
-        """An upper bound of what one request for so many samples can use."""
+    def worst_case(
+        self, request: Request, samples: int, prompt_tokens: int | None = None, first: bool = True
+    ) -> Usage:
+        """An upper bound of what one request for so many samples can use; not `first`: of further samples of
+        a request, whose prompt came with another sample."""
+        if not first:
+            return self._usage(Tokens(completion=self.max_tokens(request) * samples), 0)
         prompt = request.prompt_bound if prompt_tokens is None else prompt_tokens
         return self._usage(Tokens(prompt, completion=self.max_tokens(request) * samples))
 

@@ -181,7 +181,7 @@ class Draw:
         past = self._past.pop(recorded.index, NOTHING)
         # The worst case must fit, as it had to when the sample was paid for: with and without a store
         # the same budget admits the same samples.
-        worst = self._caller.worst_case(self._request, 1, self._prompt_tokens)
+        worst = self._caller.worst_case(self._request, 1, self._prompt_tokens, recorded.usage.requests > 0)
         try:
             hold = await self.run.meter.reserve(worst + past, fresh=False)
         except BudgetExhausted as error:
@@ -195,6 +195,22 @@ class Draw:
         self._trace_sample(recorded.index, usage, fresh=False)
         self._elsewhere.discard(recorded.index)
         self._push(recorded)
+        return True
+
+    async def _admit_attempts(self, missing: Sequence[int]) -> bool:
+        """What failed attempts cost on samples that never came counts with those to come; whether it fits."""
+        for index in missing:
+            past = self._past.pop(index, NOTHING)
+            if past == NOTHING:
+                continue
+            try:
+                hold = await self.run.meter.reserve(past, fresh=False)
+            except BudgetExhausted as error:
+                self._exhaust(error)
+                return False
+            hold.charge(past)
+            hold.close()
+            self._enter(past, fresh=False)
         return True
 
     def _learn(self, usage: Usage) -> None:
@@ -215,6 +231,8 @@ class Draw:
             return
         if self.run.session.offline:
             self._fail(missing, NotRecorded("the store has no such sample, and the session is offline"))
+            return
+        if not await self._admit_attempts(missing):
             return
         granted = await self._claim(missing)
         self._todo.extend(granted)

@@ -111,6 +111,13 @@ class Inbox:
         self._wake(self._writers)
         return candidate
 
+    def take_ready(self, most: int) -> list[Candidate]:
+        """What waits at this moment, at most so many."""
+        taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        for _ in taken:
+            self._wake(self._writers)
+        return taken
+
     def _release(self) -> None:
         for key, (candidate, seen) in list(self._held.items()):
             if self._open <= seen:
@@ -217,10 +224,15 @@ class Flow:
 
     async def until_wanted(self, path: str) -> None:
         """Until every stage after `path` has digested what it has and waits for more."""
-        while not all(self._wants(later) for later in self.graph.downstream[path]):
+        while not self._read(path) or not all(self._wants(later) for later in self.graph.downstream[path]):
             ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(ticket)
             await ticket
+
+    def _read(self, path: str) -> bool:
+        """Whether some way from here to the end is still open; closing travels upstream stage by stage."""
+        after = self.graph.places[path].after
+        return not after or any(later not in self.ended and self._read(later) for later in after)
 
     def _wants(self, path: str) -> bool:
         return path in self.ended or (self.inboxes[path].hungry and not self.runs[path].busy)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import networkx as nx
 
 from archon.errors import ConfigError, Flaw
-from archon.pipeline import Pipeline
+from archon.pipeline import Pipeline, fresh_name
 from archon.stage import NONE, Count, Fact, Plan, Stage
 
 _WHO_GIVES: dict[Fact, str] = {
@@ -52,6 +52,12 @@ class Graph:
             )
             for number, path in enumerate(order)
         }
+        self.order: dict[str, int] = {path: number for number, path in enumerate(order)}
+        self.titles: dict[str, str] = {}
+        """What the verdicts of each verifying stage go by: of two verifiers of one name, one would be forgotten."""
+        for path in order:
+            if (name := stages[path].title) is not None:
+                self.titles[path] = fresh_name(name, set(self.titles.values()))
         self.downstream: dict[str, frozenset[str]] = {p: frozenset(nx.descendants(graph, p)) for p in order}
         self.upstream: dict[str, frozenset[str]] = {p: frozenset(nx.ancestors(graph, p)) for p in order}
         flaws = list(self._flaws())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from archon.backends.base import Request, Sampling
@@ -76,6 +77,8 @@ class Run:
         stage: str,
         meter: Meter,
         *,
+        places: Mapping[str, int] | None = None,
+        title: str | None = None,
         may_stop_early: bool = False,
         until_wanted: Callable[[], Awaitable[None]] | None = None,
         pulse: Callable[[], None] = lambda: None,
@@ -85,6 +88,8 @@ class Run:
         self.stage = stage
         """The stage's path in the graph."""
         self.meter = meter
+        self._places = places or {}
+        self._title = title
         self.may_stop_early = may_stop_early
         """Whether a later stage may close its input before the end."""
         self.released = False
@@ -153,12 +158,16 @@ class Run:
     # --- verdicts ----------------------------------------------------------------------------------
 
     async def verify(self, verifier: Verifier, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates with this verifier's verdicts."""
+        """The candidates with this verifier's verdicts, which go by the stage's title."""
         verdicts: Sequence[Verdict] = await verifier.verify(self.problem, candidates, self)
         if len(verdicts) != len(candidates):
             raise ArchonError(
                 f"verifier {verifier.name!r} gave {len(verdicts)} verdicts for {len(candidates)} candidates"
             )
+        if self._title is not None:
+            verdicts = [
+                replace(v, verifier=self._title) if v.verifier == verifier.name else v for v in verdicts
+            ]
         if self.session.trace is not None:
             for candidate, verdict in zip(candidates, verdicts, strict=True):
                 self.trace(
@@ -181,6 +190,10 @@ class Run:
         """Call a program's function, in isolation."""
         return await (await self.session.executor()).evaluate(program, calls, limits)
 
+    def birth(self, candidate: Candidate) -> tuple[int, int]:
+        """Where a candidate stands in the order of the outcome: its stage's place in the graph, its index."""
+        return self._places.get(candidate.stage, 0), candidate.index
+
     def kept(self, key: str, make: Callable[[], T]) -> T:
         """A value that is made once per problem, for what is dear to make and the same for all who ask."""
         if key not in self.scope.kept:
@@ -200,6 +213,12 @@ class Run:
     ) -> Mapped[T, R]:
         """Apply `work` to items as they arrive, `ahead` at once; results come in the items' order."""
         return Mapped(self, work, items, ahead)
+
+    async def batches(self, items: AsyncIterator[T], most: int) -> AsyncIterator[Sequence[T]]:
+        """Items in batches: what waits at the moment, at most so many; never waiting to fill one."""
+        take = getattr(items, "take_ready", None)
+        async for item in items:
+            yield [item] if take is None or most < 2 else [item, *take(most - 1)]
 
     async def gather(self, *work: Coroutine[Any, Any, R]) -> list[R]:
         """Do several things at once; the first error cancels the others and is raised."""

@@ -154,6 +154,8 @@ class Session:
             scope,
             place.path,
             meter,
+            places=flow.graph.order,
+            title=flow.graph.titles.get(place.path),
             may_stop_early=flow.graph.may_stop_early(place.path),
             until_wanted=lambda: flow.until_wanted(place.path),
             pulse=flow.pulse,
@@ -181,7 +183,7 @@ class Session:
 
     def _outcome(self, flow: Flow, scope: Scope) -> Outcome:
         sinks = flow.graph.sinks
-        order = {place.path: place.number for place in flow.graph.places.values()}
+        order = flow.graph.order
 
         def by_birth(candidate: Candidate) -> tuple[int, int]:
             return order[candidate.stage], candidate.index
@@ -225,6 +227,8 @@ class Session:
             found = (await self.store.recall("settlement", [key])).get(key)
         if found is None:
             record = {
+                "stopped": outcome.stopped,
+                "exhausted": outcome.exhausted,
                 "by_stage": {name: u.exact() for name, u in outcome.by_stage.items()},
                 "by_model": {name: u.exact() for name, u in outcome.by_model.items()},
             }
@@ -234,9 +238,12 @@ class Session:
         record = json.loads(found)
         by_stage = {name: Usage.from_json(u) for name, u in record["by_stage"].items()}
         by_model = {name: Usage.from_json(u) for name, u in record["by_model"].items()}
+        scope.meter.charge(total(by_stage.values()) - outcome.usage)
         scope.ledger.restate(by_stage, by_model)
         return replace(
             outcome,
+            stopped=record["stopped"],
+            exhausted=record["exhausted"],
             usage=total(by_stage.values()),
             by_stage=MappingProxyType(by_stage),
             by_model=MappingProxyType(by_model),

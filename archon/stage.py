@@ -127,6 +127,11 @@ class Stage(Composable, Component):
         """Names of the models it calls."""
         return ()
 
+    @property
+    def title(self) -> str | None:
+        """What the verdicts that it attaches go by; None where it attaches none."""
+        return None
+
     def rules(self, before: tuple[Stage, ...], after: tuple[Stage, ...]) -> Iterable[str]:
         """What is wrong with its place in a graph, given every stage before and after it.
 

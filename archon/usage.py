@@ -63,6 +63,9 @@ class Usage:
             self.estimated + other.estimated,
         )
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) - getattr(other, name) for name in FIELDS))
+
     def as_json(self) -> dict[str, Any]:
         """A dictionary for JSON; money as a float, or null where nothing has a price."""
         data: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}

@@ -12,6 +12,9 @@ from archon.candidate import Candidate
 from archon.stage import Fact
 from archon.strategies.selection import ScoreSelector
 
+_LEAST = -1e300
+"""The worst score there is, above none at all."""
+
 
 class BestOf(ScoreSelector):
     """Keep the candidate with the highest score; the earliest of equals. Unscored ones come last."""
@@ -24,4 +27,4 @@ class BestOf(ScoreSelector):
     def merit(self, candidate: Candidate) -> float | None:
         """Its score."""
         score = candidate.score(self.by)
-        return float("-inf") if score is None else score
+        return float("-inf") if score is None else max(score, _LEAST)

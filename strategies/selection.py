@@ -15,6 +15,7 @@ from archon.candidate import Candidate
 from archon.problem import Problem
 from archon.run import Run
 from archon.stage import Candidates, Count, Plan, Stage, Stream
+from archon.suggest import hint
 
 
 class Ballot(NamedTuple):
@@ -36,7 +37,7 @@ class Selector(Stage):
 
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Wait for all, then choose."""
-        gathered = sorted([c async for c in candidates], key=_birth)
+        gathered = sorted([c async for c in candidates], key=run.birth)
         for candidate in self.choose(problem, gathered):
             yield candidate
 
@@ -44,6 +45,13 @@ class Selector(Stage):
         """No calls; at most one candidate."""
         most = 1 if incoming.high is None else min(1, incoming.high)
         return Plan(Count(0, 0), Count(0, most))
+
+
+def check_name(by: str | None, candidates: Sequence[Candidate]) -> None:
+    """Raise LookupError where candidates have verdicts and none is by this verifier: its name is misspelt."""
+    names = {name for c in candidates for name in c.verdicts}
+    if by is not None and names and by not in names:
+        raise LookupError(f"no verifier called {by!r} judged these candidates. {hint(by, names)}")
 
 
 class ScoreSelector(Selector):
@@ -56,6 +64,7 @@ class ScoreSelector(Selector):
 
     def choose(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The one with the highest merit; the earliest of equals."""
+        check_name(getattr(self, "by", None), candidates)
         merits = [(merit, c) for c in candidates if (merit := self.merit(c)) is not None]
         return [max(merits, key=lambda pair: pair[0])[1]] if merits else []
 
@@ -80,9 +89,5 @@ class VoteSelector(Selector):
         if not totals:
             return []
         most = max(totals.values())
-        within = 1e-9 * max(1.0, abs(most))  # sums of the same votes in another order are still a tie
+        within = 1e-9 * abs(most)  # sums of the same votes in another order are still a tie
         return [next(first[answer] for answer, votes in totals.items() if votes >= most - within)]
-
-
-def _birth(candidate: Candidate) -> tuple[str, int]:
-    return candidate.stage, candidate.index

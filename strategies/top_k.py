@@ -10,7 +10,7 @@ from pydantic import Field
 from archon.candidate import Candidate
 from archon.problem import Problem
 from archon.stage import Count, Fact, Plan
-from archon.strategies.selection import Selector
+from archon.strategies.selection import Selector, check_name
 
 
 class TopK(Selector):
@@ -25,8 +25,9 @@ class TopK(Selector):
 
     def choose(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The k best."""
+        check_name(self.by, candidates)
         scored = [(c, c.score(self.by)) for c in candidates]
-        ranked = sorted(scored, key=lambda pair: float("inf") if pair[1] is None else -pair[1])
+        ranked = sorted(scored, key=lambda pair: (True, 0.0) if pair[1] is None else (False, -pair[1]))
         return [candidate for candidate, _ in ranked[: self.k]]
 
     def plan(self, incoming: Count) -> Plan:

@@ -25,6 +25,8 @@ class Verify(Stage):
 
     verifier: AnyVerifier
     """Who judges: a verifier's name, or `{name: settings}`."""
+    called: Annotated[str, Field(min_length=1)] | None = None
+    """What its verdicts go by; the verifier's name where not given (`unit_tests`, then `unit_tests-2`)."""
     ahead: Annotated[int, Field(ge=1)] = 16
     """How many candidates may be in work at once."""
 
@@ -32,16 +34,21 @@ class Verify(Stage):
         """Judge each candidate; those a verifier cannot speak about pass through undecided."""
         verifier = self.verifier
 
-        async def judge(candidate: Candidate) -> Sequence[Candidate]:
-            return await run.verify(verifier, [candidate])
+        async def judge(batch: Sequence[Candidate]) -> Sequence[Candidate]:
+            return await run.verify(verifier, batch)
 
-        async for judged in run.map(judge, candidates, ahead=self.ahead):
+        async for judged in run.map(judge, run.batches(candidates, verifier.batch), ahead=self.ahead):
             for candidate in judged:
                 yield candidate
 
     def plan(self, incoming: Count) -> Plan:
         """The verifier's calls for each; all candidates pass."""
         return Plan(incoming.times(self.verifier.calls_per_candidate), incoming)
+
+    @property
+    def title(self) -> str:
+        """What is said here, or the verifier's name."""
+        return self.called or self.verifier.name
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from archon.answers import normal_form
 from archon.candidate import Candidate
 from archon.problem import Problem
 from archon.stage import Fact
-from archon.strategies.selection import Ballot, VoteSelector
+from archon.strategies.selection import Ballot, VoteSelector, check_name
 
 _MOST = 1e300
 """An infinite score outweighs every other, and sums of it are still numbers."""
@@ -32,6 +32,7 @@ class WeightedVote(VoteSelector):
 
     def ballots(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Ballot | None]:
         """A vote for each candidate's answer, weighted."""
+        check_name(self.by, candidates)
         return [self._ballot(problem, c) for c in candidates]
 
     def _ballot(self, problem: Problem, candidate: Candidate) -> Ballot | None:

@@ -82,7 +82,7 @@ def by_vote(
         voted = first < k
         score = np.where(voted, totals.reshape(orders, width)[:, :-1], -np.inf)
         best = score.max(axis=1, keepdims=True)
-        tied = voted & (score >= best - 1e-9 * np.maximum(1.0, np.abs(best)))
+        tied = voted & (score >= best - 1e-9 * np.abs(best))
         chosen = np.where(tied, first, n).min(axis=1)
         none = chosen >= n
         picked = np.where(none, 0.0, truth[order[np.arange(orders), np.minimum(chosen, n - 1)]])

@@ -29,7 +29,8 @@ _COMMON = (
     "decimal enum fractions functools hashlib heapq inspect itertools json math numbers operator os "
     "pprint queue random re statistics string struct sys textwrap threading time traceback typing unicodedata"
 ).split()
-_MOST_IN = 64 * 2**20
+_MOST_IN = 2**31
+"""What comes from our own side is as large as the benchmark makes it."""
 
 
 def warm_up(modules: list[str]) -> None:
@@ -71,21 +72,30 @@ def be_candidate() -> None:
         send(wire.RETURNED, wire.encode(spent) + value)
 
 
-def be_judge() -> None:
-    """Check the candidate behind descriptor 4 with the program that comes by descriptor 3."""
+def be_judge(most: int) -> None:
+    """Check the candidate behind descriptor 4, which may answer so many bytes, with the program that comes by
+    descriptor 3."""
     receive, send = _channel(3)
     ask_receive, ask_send = _channel(4)
+    left = most
+    lost = ""  # kept here, as a check may swallow any exception
     kind, body = receive()
     if kind != wire.LOAD:
         return
     namespace_source, check_source, names = wire.decode(body)
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
-        ask_send(wire.CALL, wire.encode((args, kwargs)))
+        nonlocal left, lost
+        call = wire.encode((args, kwargs))
         try:
-            kind, body = ask_receive()
-        except EOFError:
+            if lost:
+                raise EOFError
+            ask_send(wire.CALL, call)
+            kind, body = ask_receive(left)
+        except (EOFError, CandidateFailed, Overrun) as error:
+            lost = "violation" if isinstance(error, Overrun) or lost == "violation" else "lost"
             raise CandidateFailed("its process ended") from None
+        left -= len(body)
         if kind == wire.RETURNED:
             return wire.decode(body[9:])
         raise _revive(wire.decode(body))
@@ -99,16 +109,20 @@ def be_judge() -> None:
         check = namespace.get("check")
         if callable(check) and check is not candidate:
             check(candidate)
-    except CandidateFailed:
-        status = "lost"
     except BaseException as error:
         status = "failed" if getattr(error, "raised_by_candidate", False) else "wrong"
         detail = _line(error)
+    if lost:
+        status, detail = lost, f"it returned more than {most / 2**20:g} MB"
     send(wire.VERDICT, wire.encode((status, detail)))
 
 
 class CandidateFailed(BaseException):  # not for a check to catch
     """The candidate's process cannot answer."""
+
+
+class Overrun(Exception):
+    """An answer is larger than it may be."""
 
 
 def _load(source: str) -> dict[str, Any]:
@@ -133,11 +147,11 @@ def _channel(fd: int) -> tuple[Any, Any]:
             count -= len(part)
         return b"".join(parts)
 
-    def receive() -> tuple[int, bytes]:
+    def receive(most: int = _MOST_IN) -> tuple[int, bytes]:
         try:
             size, kind = wire.FRAME.unpack(exactly(wire.FRAME.size))
-            if size > _MOST_IN:
-                raise EOFError
+            if size > most:
+                raise Overrun
             return kind, exactly(size)
         except (EOFError, OSError):
             if fd == 3:
@@ -157,6 +171,10 @@ def _channel(fd: int) -> tuple[Any, Any]:
     return receive, send
 
 
+_CONTROL_FLOW = (StopIteration, StopAsyncIteration)
+"""They would end the check's own loops without a trace."""
+
+
 def _describe(error: BaseException) -> bytes:
     kind = type(error)
     try:
@@ -172,7 +190,7 @@ def _revive(described: Any) -> BaseException:
     """The candidate's exception for the checking program: a built-in of that name, or a general one."""
     name, message = described
     kind = getattr(builtins, str(name), None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, _CONTROL_FLOW):
         kind = RuntimeError
     try:
         error = kind(f"{name}: {message}" if kind is RuntimeError else message)
@@ -183,5 +201,8 @@ def _revive(described: Any) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
+    try:
+        text = " ".join(str(error).split())[:200]
+    except Exception:  # it carries something that cannot be shown, such as a huge integer
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

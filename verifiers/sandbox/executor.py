@@ -8,12 +8,13 @@ process of its own calls the program through a socket.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from archon.errors import ExecutionError
 from archon.execution import Call, Limits, Program, Returned, Suite, TestReport, TestResult, TestStatus
@@ -23,6 +24,7 @@ from archon.verifiers.sandbox import wire
 from archon.verifiers.sandbox.worker import Channel, Exit, Worker
 
 _FRESH_STARTS = 3
+_LONGEST_DETAIL = 300
 
 
 @dataclass
@@ -138,10 +140,9 @@ class Sandbox:
                     results.append(_returned(answer))
             ending = await running.end(complete=len(results) == len(calls))
         if problem is not None:
-            return [Returned("failed", detail=problem.detail)] * len(calls)
+            return [Returned(_without_value(problem.status), detail=problem.detail)] * len(calls)
         if ending is not None and len(results) < len(calls):
-            status = ending.status if ending.status in ("timed_out", "violation") else "failed"
-            results.append(Returned(status, detail=ending.detail))
+            results.append(Returned(_without_value(ending.status), detail=ending.detail))
         return [*results, *[Returned("skipped")] * (len(calls) - len(results))]
 
     # --- processes ---------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ class _Running:
         kind, data = answer
         if kind == wire.LOADED:
             return None
-        return TestResult("failed", _described(data))
+        return _raised(data)
 
     async def judge(self, suite: Suite) -> TestResult | None:
         """Let a judge check the loaded program; None where the judge lost it."""
@@ -283,7 +284,13 @@ class _Running:
             return _Ending("violation", f"it returned more than {self._limits.output_mb:g} MB")
         judge = self._exits.get("judge")
         assert candidate is not None
-        if judge is not None and judge.signal and candidate.reason == "exit" and not candidate.signal:
+        if (
+            judge is not None
+            and judge.reason == "exit"
+            and judge.signal
+            and candidate.reason == "exit"
+            and not candidate.signal
+        ):
             return _Ending("violation", f"its answers ended the checking process (signal {judge.signal})")
         return _explained(candidate, self._limits)
 
@@ -315,7 +322,7 @@ def _judged(case: Case, expected: bytes | None, answer: tuple[int, bytes]) -> Te
     """One answer compared with what was expected."""
     kind, body = answer
     if kind == wire.RAISED:
-        return TestResult("failed", _described(body))
+        return _raised(body)
     if kind != wire.RETURNED:
         return TestResult("violation", "its process broke the protocol")
     if expected is not None and body[9:] == expected:
@@ -340,10 +347,24 @@ def _returned(answer: tuple[int, bytes]) -> Returned:
     return Returned("returned", value, seconds=spent if isinstance(spent, float) and spent >= 0 else 0.0)
 
 
+def _raised(body: bytes) -> TestResult:
+    """What an exception says; one that a broken limit caused is no fault of the program's logic."""
+    detail = _described(body)
+    broken = detail.startswith(("MemoryError", f"OSError: [Errno {errno.EFBIG}]"))
+    return TestResult("violation" if broken else "failed", detail)
+
+
+def _without_value(status: TestStatus) -> Literal["failed", "timed_out", "violation"]:
+    if status == "timed_out" or status == "violation":
+        return status
+    return "failed"
+
+
 def _described(body: bytes) -> str:
     try:
         name, message = wire.decode(body)
-        return f"{name}: {message}" if message else str(name)
+        text = f"{name}: {message}" if message else str(name)
+        return " ".join(text.split())[:_LONGEST_DETAIL]
     except (wire.WireError, ValueError, TypeError):
         return "an exception it did not describe"
 

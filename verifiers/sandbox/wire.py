@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import struct
 import types
-from typing import Any, NamedTuple
+from typing import Any
 
 _U32 = struct.Struct(">I")
 _F64 = struct.Struct(">d")
@@ -55,16 +55,16 @@ class WireError(ValueError):
     """Bytes that are not of this form, or values beyond its limits."""
 
 
-class Opaque(NamedTuple):
-    """Stands for a value that cannot cross; equal to nothing else."""
+class Opaque:
+    """Stands for a value that cannot cross: equal to nothing else, and neither true nor false."""
 
-    type_name: str
+    __slots__ = ("type_name",)
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
 
-    def __hash__(self) -> int:
-        return id(self)
+    def __bool__(self) -> bool:
+        raise TypeError(f"whether {self!r} is true is known only in the program's own process")
 
     def __repr__(self) -> str:
         return f"<{self.type_name}>"
@@ -151,9 +151,10 @@ def _flat(value: Any) -> bytes | None:
     if not _SCALARS.issuperset(map(type, value)):
         return None
     try:
-        return json.dumps(value).encode()
+        text = json.dumps(value)
     except ValueError:  # an integer of more digits than Python turns into text
         return None
+    return None if "\\ud" in text else text.encode()  # JSON would join lone surrogates into one character
 
 
 _PLAIN: dict[type, Any] = {
@@ -162,6 +163,7 @@ _PLAIN: dict[type, Any] = {
     complex: complex.__complex__,
     str: str.__str__,
     bytes: lambda value: b"".join([value]),
+    bytearray: bytearray.copy,
     list: lambda value: [*list.__iter__(value)],
     tuple: lambda value: (*tuple.__iter__(value),),
     dict: dict.copy,

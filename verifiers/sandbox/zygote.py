@@ -115,7 +115,10 @@ class Job:
                 for watcher in self._watched:
                     os.close(watcher)
                 jail.enter(fds, self._folder if role == "candidate" else "/", self._limits, role)
-                (child.be_candidate if role == "candidate" else child.be_judge)()
+                if role == "candidate":
+                    child.be_candidate()
+                else:
+                    child.be_judge(int(self._limits["output_mb"] * 2**20))
                 status = 0
             finally:
                 os._exit(status)

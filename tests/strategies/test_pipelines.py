@@ -1,0 +1,142 @@
+"""The ready pipelines: each is what its first comment says, and costs what it says."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from archon.backends.scripted import Call, Reply, Scripted
+from archon.config import dump, load
+from archon.errors import UnknownName
+from archon.pipeline import Pipeline
+from archon.problem import Case, Problem
+from archon.ready import names, ready, summary
+from archon.stage import Count
+from archon.strategies.best_of import BestOf
+from archon.strategies.first_passing import FirstPassing
+from archon.strategies.majority_vote import MajorityVote
+from archon.strategies.sample import Sample
+from archon.strategies.verify import Verify
+from archon.verifiers.unit_tests import UnitTests
+from tests.strategies.made import NUMBER, solved
+
+N = 16
+JUDGED = Sample(n=N) | Verify(verifier=UnitTests())
+EXPECTED: dict[str, Pipeline] = {
+    "best_of_n": JUDGED | BestOf(),
+    "first_passing": JUDGED | FirstPassing(),
+    "repeated_sampling": Pipeline([Sample(n=N)]),
+    "self_consistency": Sample(n=N) | MajorityVote(),
+}
+
+DOUBLE = Problem.ask(
+    "Write f(x), which doubles x.",
+    id="double",
+    answer="code",
+    entry_point="f",
+    tests=(Case(args=(1,), expected=2), Case(args=(5,), expected=10)),
+)
+
+
+def source(name: str) -> str:
+    return files("archon.strategies.pipelines").joinpath(f"{name}.yaml").read_text()
+
+
+def program(expression: str) -> str:
+    return f"```python\ndef f(x):\n    return {expression}\n```"
+
+
+def coder(*expressions: str) -> Scripted:
+    """Sample i is the i-th program; the last from there on."""
+    return Scripted(
+        reply=lambda call: program(expressions[min(call.index, len(expressions) - 1)]), identity="coder"
+    )
+
+
+def test_every_shipped_file_is_found_under_its_name() -> None:
+    shipped = {f.name.removesuffix(".yaml") for f in files("archon.strategies.pipelines").iterdir()}
+    assert set(EXPECTED) == {name for name in shipped if not name.startswith("__")}
+    assert set(EXPECTED) <= set(names())
+    assert names() == sorted(names())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_is_the_pipeline_its_name_says(name: str) -> None:
+    config = ready(name)
+    assert config.pipeline == EXPECTED[name]
+    assert (
+        load(dump(config), "yaml").pipeline == load(dump(config, "toml"), "toml").pipeline == config.pipeline
+    )
+    config.pipeline.graph()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_says_what_it_is_in_one_line(name: str) -> None:
+    assert summary(name) and not summary(name).startswith("#")
+    assert source(name).splitlines()[0] == f"# {summary(name)}"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_calls_it_names_are_the_calls_it_plans(name: str) -> None:
+    said = re.search(r"^# Calls: (.+)\.$", source(name), re.MULTILINE)
+    assert said is not None
+    low, _, high = said[1].partition(" to ")
+    plans = ready(name).pipeline.graph().plan()
+    calls = [plan.calls for plan in plans.values()]
+    total = Count(sum(c.low for c in calls), sum(c.high or 0 for c in calls))
+    assert total == Count(int(low.replace("n", str(N))), int((high or low).replace("n", str(N))))
+
+
+def test_a_name_that_is_nearly_right_is_answered_with_the_right_one() -> None:
+    with pytest.raises(UnknownName, match="best_of_n"):
+        ready("best_of")
+
+
+async def test_self_consistency_chooses_the_most_frequent_answer() -> None:
+    texts = ["#### 7", "The answer is 8.", "8.0"] + [f"#### {100 + i}" for i in range(N - 3)]
+    outcome, _ = await solved(
+        ready("self_consistency").pipeline, Scripted(reply=lambda c: texts[c.index], identity="sc"), NUMBER
+    )
+    assert outcome.answer == "The answer is 8." and outcome.usage.requests == N
+
+
+async def test_repeated_sampling_keeps_every_sample() -> None:
+    outcome, _ = await solved(ready("repeated_sampling").pipeline, coder("x"), DOUBLE)
+    assert len(outcome.final) == len(outcome.candidates) == outcome.usage.requests == N
+
+
+async def test_best_of_n_takes_the_program_that_passes_most_tests() -> None:
+    outcome, _ = await solved(
+        ready("best_of_n").pipeline, coder("0", "x + 1", "2 * x", "2 * x + 0", "0"), DOUBLE
+    )
+    assert outcome.chosen is not None and outcome.chosen.index == 2
+    scores = [c.verdicts["unit_tests"].score for c in outcome.candidates]
+    assert scores == [0.0, 0.5, 1.0, 1.0] + [0.0] * 12
+    assert outcome.usage.requests == N
+
+
+async def test_first_passing_stops_at_the_first_program_that_passes() -> None:
+    def reply(call: Call) -> Reply:
+        return Reply(program("2 * x" if call.index == 1 else "0"), latency=0.0 if call.index < 3 else 600.0)
+
+    outcome, backend = await solved(
+        ready("first_passing").pipeline, Scripted(reply=reply, identity="coder"), DOUBLE
+    )
+    assert outcome.chosen is not None and outcome.chosen.index == 1
+    assert (outcome.stopped, len(backend.cancelled)) == ("early", N - 3)
+    assert outcome.usage.requests == N, "all were asked at once, and what was cut off is billed"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+async def test_each_costs_nothing_the_second_time(name: str) -> None:
+    problem = NUMBER if name == "self_consistency" else DOUBLE
+    runs: list[Any] = []
+    for _ in range(2):
+        outcome, backend = await solved(
+            ready(name).pipeline, coder("0", "2 * x", "3"), problem, store="ready.sqlite"
+        )
+        runs.append((outcome.answer, outcome.usage, len(backend.calls)))
+    assert runs[1] == (*runs[0][:2], 0)
