@@ -105,15 +105,13 @@ class Draw:
                 raise StopAsyncIteration
             else:
                 self._reader = asyncio.get_running_loop().create_future()
+                self._make_room()
                 await self._reader
 
     def _deliver(self, item: Recorded | Exception) -> Candidate:
         if isinstance(item, Exception):
             raise item
-        if self._writers and len(self._ready) < _UNDELIVERED:
-            ticket = self._writers.popleft()
-            if not ticket.done():
-                ticket.set_result(None)
+        self._make_room()
         self._undelivered.discard(item.index)
         number = self._number(item.index)
         return Candidate(
@@ -129,6 +127,13 @@ class Draw:
             logprobs=item.logprobs,
             usage=item.usage,
         )
+
+    def _make_room(self) -> None:
+        """One worker that waits for room may go on."""
+        if self._writers and len(self._ready) < _UNDELIVERED:
+            ticket = self._writers.popleft()
+            if not ticket.done():
+                ticket.set_result(None)
 
     def _number(self, index: int) -> int:
         """The number among the stage's candidates of the sample with this index in its pool."""
@@ -155,7 +160,7 @@ class Draw:
         self._indices = range(start, start + self._count)
         self._undelivered = set(self._indices)
         run.scope.draws.add(self)
-        if run.scope.expired or not self._count:
+        if run.scope.expired or run.expired or not self._count:
             self._stopped = True
             return
         self._pool = await self._store.pool(self._key, self._caller.backend.identity, self._request.content)
@@ -222,7 +227,7 @@ class Draw:
 
     async def _launch(self) -> None:
         missing = [i for i in self._indices if i in self._undelivered]
-        if missing:
+        if missing and self.run.may_stop_early:
             await self.run.until_wanted()
         if self._stopped:
             return
@@ -239,10 +244,15 @@ class Draw:
         self._elsewhere = set(missing) - set(granted)
         if self._elsewhere:
             self._tasks.append(self.run.spawn(self._await_others()))
-        workers = min(len(granted), _WORKERS, self._caller.gate.most)
-        self._tasks.extend(self.run.spawn(self._work()) for _ in range(workers))
-        for task in self._tasks:
+            self._tasks[-1].add_done_callback(self._task_ended)
+        self._start_workers(len(granted))
+
+    def _start_workers(self, samples: int) -> None:
+        """As many as may be of use for so many samples more."""
+        for _ in range(min(samples, _WORKERS, self._caller.gate.most)):
+            task = self.run.spawn(self._work())
             task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
 
     async def _claim(self, indices: Sequence[int]) -> Sequence[int]:
         """Those of the indices that are ours to sample now."""
@@ -250,11 +260,15 @@ class Draw:
         try:
             granted = await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The claim is made all the same, and the draw may be closed already.
-            self._store.note(self._pool, (), release=await claiming)
+            # The claim is made all the same, and the draw may be closed, or cancelled again, by then.
+            claiming.add_done_callback(self._release_claim)
             raise
         self._claimed.update(granted)
         return granted
+
+    def _release_claim(self, claiming: asyncio.Future[Sequence[int]]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None:
+            self._store.note(self._pool, (), release=claiming.result())
 
     def _give_up(self, indices: Iterable[int]) -> None:
         """Others may sample these."""
@@ -264,11 +278,23 @@ class Draw:
 
     async def _work(self) -> None:
         """Sample what is to be sampled, until nothing is."""
+        try:
+            await self._sample()
+        finally:  # whoever sleeps for room must see that there is nothing left to do
+            while self._writers:
+                ticket = self._writers.popleft()
+                if not ticket.done():
+                    ticket.set_result(None)
+
+    async def _sample(self) -> None:
+        one_by_one = self.run.may_stop_early and self._caller.backend.capabilities.recorded
         while self._todo and not self._stopped:
-            while len(self._ready) >= _UNDELIVERED:
+            while self._todo and (len(self._ready) >= _UNDELIVERED or (one_by_one and self._unread())):
                 ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._writers.append(ticket)
                 await ticket
+            if one_by_one:  # as stored samples are offered: recordings take no time, and would all be used
+                await self.run.until_wanted()
             size = self._batch_size()
             batch = [self._todo.popleft() for _ in range(min(size, len(self._todo)))]
             if not batch:
@@ -287,6 +313,11 @@ class Draw:
                 return
             except BackendError as error:
                 self._fail([i for i in batch if i not in self._arrived_indices], error)
+
+    def _unread(self) -> bool:
+        """Whether something has arrived that the reader has not taken, or does not wait for more."""
+        waiting = self._reader is not None and not self._reader.done()
+        return bool(self._saving or self._ready or not waiting)
 
     def _fail(self, indices: Sequence[int], error: ArchonError) -> None:
         """These samples will not come; the outcome says so."""
@@ -342,6 +373,8 @@ class Draw:
     def _billed(self, attempt: Billed) -> None:
         """An attempt gave no sample; its cost is entered, and recorded with the first of its indices."""
         self._enter(attempt.usage, fresh=True)
+        if not attempt.indices:  # cut off when its last sample had come already
+            return
         first, *others = attempt.indices
         error = _storable(attempt.error)
         notes = [Attempt(first, attempt.kind, attempt.usage, error)]
@@ -373,8 +406,7 @@ class Draw:
                 freed = await self._claim(sorted(self._elsewhere))
                 self._elsewhere.difference_update(freed)
                 self._todo.extend(freed)
-                if freed:
-                    await self._work()
+                self._start_workers(len(freed))
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -413,9 +445,11 @@ class Draw:
         if self._closed:
             return
         self._closed = self._stopped = True
-        await settle(self._tasks)
-        self.run.scope.draws.discard(self)
-        self._give_up(tuple(self._claimed))
+        try:
+            await settle(self._tasks)
+        finally:
+            self.run.scope.draws.discard(self)
+            self._give_up(tuple(self._claimed))
 
 
 def _storable(text: str) -> str:

@@ -77,6 +77,8 @@ class Inbox:
             self._release()
         if self._ready or not self._open:
             self._wake(self._readers)
+        while self._readers and not self._open:  # nothing more will come for any of them
+            self._wake(self._readers)
 
     def close(self) -> None:
         """The reader wants nothing more."""

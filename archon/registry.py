@@ -36,7 +36,7 @@ def find(kind: str, name: str) -> Any:
         raise UnknownName(f"there is no {kind} named {name!r}. {hint(name, names(kind))}")
     try:
         return entry.load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise ArchonError(f"{kind} {name!r} ({entry.value}) cannot be imported: {error}") from error
 
 

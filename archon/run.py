@@ -63,6 +63,7 @@ class Scope:
     def expire(self) -> None:
         """The deadline has passed: sources stop, calls in flight are cancelled."""
         self.expired = True
+        self.note_exhausted(BudgetExhausted("problem", "seconds", "the problem's seconds are over"))
         for draw in tuple(self.draws):
             draw.stop()
 
@@ -93,6 +94,8 @@ class Run:
         self.may_stop_early = may_stop_early
         """Whether a later stage may close its input before the end."""
         self.released = False
+        self.expired = False
+        """Whether the stage's own deadline has passed."""
         self.busy = 0
         """Items taken in by `map` and not yet digested."""
         self._until_wanted = until_wanted
@@ -246,7 +249,8 @@ class Run:
         self._pulse()
 
     def expire(self) -> None:
-        """This stage's own deadline has passed: its draws stop."""
+        """This stage's own deadline has passed: its draws stop, and no other begins."""
+        self.expired = True
         self.scope.note_exhausted(
             BudgetExhausted(f"stage {self.stage}", "seconds", f"the seconds of stage {self.stage!r} are over")
         )

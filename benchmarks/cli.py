@@ -127,7 +127,7 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     async with Session(
         models=config.models,
         budget=config.budget,
-        store=store_path(options["store"]),
+        store=None if dry else store_path(options["store"]),
         seed=options["seed"],
         offline=options["offline"],
         trace=FileTrace(folder / "trace.jsonl") if options["trace"] and not dry else None,

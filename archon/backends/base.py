@@ -166,6 +166,8 @@ class Capabilities(Value):
     """Complete raw text as well as chats."""
     truncation_params: bool = False
     """Take `top_k` and `min_p`."""
+    recorded: bool = False
+    """Samples were generated at another time and are here at once."""
     aborts: bool = False
     """Closing the connection stops the generation, and with it the bill."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None

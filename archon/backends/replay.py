@@ -92,7 +92,12 @@ class ReplayBackend:
     def capabilities(self) -> Capabilities:
         """Anything that needs no generation."""
         return Capabilities(
-            max_n=64, raw_prompt=True, seed=True, aborts=True, max_tokens=self._drawn_with.max_tokens
+            max_n=64,
+            raw_prompt=True,
+            seed=True,
+            recorded=self._beyond is None,
+            aborts=True,
+            max_tokens=self._drawn_with.max_tokens,
         )
 
     async def complete(

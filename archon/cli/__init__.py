@@ -6,6 +6,7 @@ foreseen with exit code 1; Ctrl-C with 130.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
@@ -61,6 +62,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character shows a mark instead
+            stream.reconfigure(errors="replace")
     try:
         code: Any = cli.main(args=arguments, prog_name="archon", standalone_mode=False)
     except click.exceptions.Abort:
@@ -72,9 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted; what was recorded is kept: run the same command again to go on", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has left: `archon show ... | head`
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+            sys.exit(0)  # the reader of our output has left: `archon show ... | head`
+        raise
     except _USERS_TO_MEND as error:
         _say(error)
         sys.exit(2)

@@ -59,9 +59,20 @@ def run(question: str | None, file: Path | None, kind: str, as_json: bool, **opt
         text = sys.stdin.read() if asked else question or ""
         if not text.strip():
             raise UserError('there is no question. Give one: archon run "What is 17 * 23?" ..., or --file')
-        problems = [Problem.ask(text.strip(), answer=kind)]
+        problems = [Problem.ask(_text(text).strip(), answer=kind)]
     code = asyncio.run(_run(config, problems, options, as_json or file is not None))
     sys.exit(code)
+
+
+def _text(given: str) -> str:
+    """Bytes that are no UTF-8 reach us as half characters."""
+    from archon.errors import UserError
+
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the question is not UTF-8 text (at character {error.start})") from None
+    return given
 
 
 async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_json: bool) -> int:
@@ -74,7 +85,7 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
     async with Session(
         models=config.models,
         budget=config.budget,
-        store=store_path(options["store"]),
+        store=None if options["dry_run"] else store_path(options["store"]),
         seed=options["seed"],
         offline=options["offline"],
     ) as session:

@@ -33,7 +33,12 @@ def store() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per pool, all of them.")
 def list_pools(file: Path | None, limit: int, as_json: bool) -> None:
-    """List pools, largest first: model, samples, cost, prompt."""
+    """List pools, largest first: model, samples, cost, prompt.
+
+    \b
+    archon store list
+    archon store list runs.sqlite --json
+    """
     import asyncio
 
     from archon.usage import describe, total
@@ -58,7 +63,12 @@ def list_pools(file: Path | None, limit: int, as_json: bool) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--model", help="Only pools of this model.")
 def export(file: Path | None, model: str | None) -> None:
-    """Write samples as JSONL to standard output: one line per prompt, in the form `--replay` reads."""
+    """Write samples as JSONL to standard output: one line per prompt, in the form `--replay` reads.
+
+    \b
+    archon store export > samples.jsonl
+    archon store export --model gpt-4o-mini > samples.jsonl
+    """
     import asyncio
 
     asyncio.run(_export(_existing(file), model))

@@ -25,7 +25,8 @@ from archon.backends.base import Model
 from archon.budget import Budgets
 from archon.component import Value
 from archon.config.build import Builder, fields_of
-from archon.config.source import Source, read_file, read_text
+from archon.config.source import Source, dots, read_file, read_text
+from archon.errors import ConfigError, Flaw
 from archon.pipeline import Pipeline
 from archon.suggest import hint
 
@@ -52,7 +53,7 @@ def load(source: str | os.PathLike[str], format: str | None = None) -> Config:
     """
     if format is None:
         return build(read_file(Path(source)))
-    return build(read_text(str(source), format))
+    return build(read_text(str(source), _format(format)))
 
 
 def build(source: Source) -> Config:
@@ -93,13 +94,32 @@ def build(source: Source) -> Config:
 def dump(config: Config | Pipeline, format: str = "yaml") -> str:
     """A configuration, or a pipeline alone, as YAML or TOML text."""
     data = plain(config)
-    if format == "toml":
+    if _format(format) == "toml":
         import tomli_w
 
+        _refuse_nulls(data, ())
         return tomli_w.dumps(data)
     import yaml
 
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100))
+    odd = any(mark in repr(data) for mark in ("\\x85", "\\u2028", "\\u2029", "\\ufeff"))  # line ends to YAML
+    return str(
+        yaml.safe_dump(data, sort_keys=False, allow_unicode=not odd, default_flow_style=None, width=100)
+    )
+
+
+def _format(name: str) -> str:
+    if name not in ("yaml", "toml"):
+        raise ConfigError([Flaw("", f"there is no format {name!r}", "Valid: yaml, toml")])
+    return name
+
+
+def _refuse_nulls(data: Any, path: tuple[str | int, ...]) -> None:
+    """TOML cannot say null."""
+    if data is None:
+        raise ConfigError([Flaw(dots(path), "it is null, which TOML cannot say", "Write YAML instead")])
+    if isinstance(data, Mapping | list):
+        for key, inner in data.items() if isinstance(data, Mapping) else enumerate(data):
+            _refuse_nulls(inner, (*path, key))
 
 
 def plain(config: Config | Pipeline) -> dict[str, Any]:
@@ -138,8 +158,6 @@ def _model(builder: Builder, fields: Any, path: tuple[str, ...]) -> Any:
 
 def _check_whole(builder: Builder, pipeline: Pipeline, models: Mapping[str, Any]) -> None:
     """Whether the graph makes sense, and every model it names is defined (where any is)."""
-    from archon.errors import ConfigError
-
     try:
         graph = pipeline.graph()
     except ConfigError as error:

@@ -148,7 +148,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value) if Decimal(str(float(value))) == value else str(value)
     if isinstance(value, PurePath):
         return str(value)
     if callable(value):

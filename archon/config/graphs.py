@@ -90,7 +90,9 @@ def plain_pipeline(pipeline: Pipeline) -> Any:
     named: dict[str, Any] = {}
     for node in pipeline.nodes:
         item = plain(node.stage)
+        if isinstance(item, str):
+            item = {item: {}}  # a table, as TOML would put a bare name before every table, out of order
         if node.after:
-            item = {**({item: {}} if isinstance(item, str) else item), "after": list(node.after)}
+            item = {**item, "after": list(node.after)}
         named[node.name] = item
     return named

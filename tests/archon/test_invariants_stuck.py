@@ -117,14 +117,7 @@ class Readers(Stage):
     "tasks",
     [
         1,
-        pytest.param(
-            3,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: archon/flow.py:84 when the last feeder ends only one reader is woken; a stage whose tasks "
-                "share its inbox hangs. Wake all, or refuse a second reader",
-            ),
-        ),
+        pytest.param(3),
     ],
 )
 def test_tasks_of_a_stage_may_share_its_inbox(tasks: int) -> None:
@@ -136,11 +129,6 @@ def test_tasks_of_a_stage_may_share_its_inbox(tasks: int) -> None:
     assert patiently(work()) == 7
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:205 every draw waits until all later stages are idle before it pays, also where none "
-    "of them stops early: of two judges one always waits for the other, and the run takes twice as long (D4)",
-)
 def test_two_judges_one_after_the_other_work_at_the_same_time() -> None:
     async def work() -> float:
         answers = {
@@ -175,11 +163,6 @@ def test_after_a_deadline_no_call_begins(scope: str) -> None:
     assert patiently(work()) == 3
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/run.py expire: a stage's deadline stops the draws that are open and is forgotten; those that "
-    "the stage opens afterwards run and pay as if there were none",
-)
 def test_after_a_stages_deadline_no_call_of_it_begins() -> None:
     async def work() -> int:
         answers = {
@@ -234,15 +217,7 @@ def test_cancelled_at_any_moment_nothing_stays_claimed_held_or_running(
     "read",
     [
         False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: archon/draw.py:226 a draw that is cancelled while it claims waits for the answer, to give "
-                "it up again; but the stages after it, cancelled too, close their inboxes (archon/flow.py:168), which "
-                "cancels it once more: the claim is made, nobody gives it up, and whoever asks the same waits for ever",
-            ),
-        ),
+        pytest.param(True),
     ],
 )
 def test_cancelled_while_it_claims_a_draw_gives_up_what_it_claimed(read: bool) -> None:
@@ -283,12 +258,6 @@ class SlowModel(Scripted):
         return SlowToClose(self)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:401 a draw that is cancelled while it is closing (its stage was stopped early, then "
-    "the run is cancelled, or another stage fails) never gives up its claims: as its process lives on, whoever "
-    "asks the same waits for ever",
-)
 def test_cancelled_while_it_closes_a_draw_gives_up_what_it_claimed() -> None:
     def reply(call: Call) -> Reply:
         return Reply("good", latency=1.0 if call.index == 0 or call.attempt else LATE)
@@ -310,11 +279,6 @@ def test_cancelled_while_it_closes_a_draw_gives_up_what_it_claimed() -> None:
     assert patiently(work()) == 8
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:350 what a neighbour gives up is taken over by a single worker, one call "
-    "after the other",
-)
 def test_what_a_neighbour_gives_up_is_sampled_at_once_and_not_one_by_one() -> None:
     def reply(call: Call) -> Reply:
         return Reply("x", latency=1.0 if call.attempt else LATE)
@@ -333,12 +297,6 @@ def test_what_a_neighbour_gives_up_is_sampled_at_once_and_not_one_by_one() -> No
     assert patiently(work()) < 2 + 5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:318 an attempt that is cut off after its last sample has come (while its stream is being "
-    "closed) is billed with no index, which is a ValueError: a deadline then ends the problem in StageFailed, "
-    "and the sample that was paid for is lost",
-)
 def test_a_deadline_while_an_answered_call_is_closing_is_no_error() -> None:
     async def work() -> str | None:
         budget = Budgets(problem=Budget(seconds=1.5))
@@ -353,14 +311,7 @@ def test_a_deadline_while_an_answered_call_is_closing_is_no_error() -> None:
     "scope",
     [
         "run",
-        pytest.param(
-            "problem",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: archon/run.py Scope.expire: a problem's deadline is not noted as what ran out, so "
-                "`exhausted` is empty where the run's and a stage's are named",
-            ),
-        ),
+        pytest.param("problem"),
     ],
 )
 def test_the_deadline_that_passed_is_named(scope: str) -> None:

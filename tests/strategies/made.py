@@ -53,14 +53,13 @@ class Table(Verifier):
 
     table: Mapping[str, tuple[bool | None, float | None]]
     scale_: Scale = "score"
-    called: str = "table"
     pause: float = 0.0
 
     async def verify(self, problem, candidates, run):  # type: ignore[no-untyped-def]
         if self.pause:
             await asyncio.sleep(self.pause)
         said = [self.table.get(c.text, (None, None)) for c in candidates]
-        return [Verdict(self.called, accepted, score, self.scale_) for accepted, score in said]
+        return [Verdict(self.name, accepted, score, self.scale_) for accepted, score in said]
 
 
 def table(entries: Mapping[str, tuple[bool | None, float | None]], **settings: Any) -> Table:

@@ -21,7 +21,7 @@ from archon.execution import Call, Limits, Program, Returned, Suite, TestReport,
 from archon.problem import Case
 from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
-from archon.verifiers.sandbox.worker import Channel, Exit, Worker
+from archon.verifiers.sandbox.worker import CannotStart, Channel, Exit, Worker
 
 _FRESH_STARTS = 3
 _LONGEST_DETAIL = 300
@@ -44,18 +44,29 @@ class Sandbox:
         self._slots: asyncio.Semaphore | None = None
         self._encoded: dict[str, tuple[bytes, tuple[bytes | None, ...]]] = {}
         self._closed = False
+        self._running_workers: set[Worker] = set()
 
     async def test(
         self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
     ) -> TestReport:
         """Run a program against tests. Never raises for anything the program does."""
         reports: list[TestReport] = []
-        if suite.cases:
-            reports.append(await self._retried(self._cases, program, suite, limits, stop_at_first_failure))
-        if suite.check is not None and not (
-            reports and stop_at_first_failure and reports[0].status != "passed"
-        ):
-            reports.append(await self._retried(self._check, program, suite, limits))
+        try:
+            if suite.cases:
+                reports.append(
+                    await self._retried(self._cases, program, suite, limits, stop_at_first_failure)
+                )
+            if suite.check is not None and not (
+                reports and stop_at_first_failure and reports[0].status != "passed"
+            ):
+                reports.append(await self._retried(self._check, program, suite, limits))
+        except CannotStart:
+            raise
+        except ExecutionError as error:
+            if self._closed:
+                raise
+            result = TestResult("violation", f"it ended the sandbox around it, again and again: {error}")
+            reports.append(TestReport("violation", (result,)))
         if not reports:
             return TestReport("passed")
         return TestReport(
@@ -75,6 +86,8 @@ class Sandbox:
     async def close(self) -> None:
         """End every process."""
         self._closed = True
+        for worker in self._running_workers:
+            worker.kill()
         workers = [w for idle in self._idle.values() for w in idle]
         self._idle.clear()
         await asyncio.gather(*(worker.close() for worker in workers))
@@ -169,11 +182,13 @@ class Sandbox:
         async with self._slots:
             idle = self._idle.setdefault((preload, packages), [])
             worker = idle.pop() if idle else Worker(preload, packages)
+            self._running_workers.add(worker)
             try:
                 if worker.busy:
                     await worker.start()
                 yield worker
             finally:
+                self._running_workers.discard(worker)
                 if worker.busy or self._is_closed():
                     await asyncio.shield(worker.close())
                 else:
@@ -266,13 +281,15 @@ class _Running:
         if self._peer is not None:
             self._peer.close()
         overrun = hasattr(self, "channel") and self.channel.overrun
-        if not complete and not overrun:
-            # It closed its socket or is gone: give it the moment to die by itself, to know why.
-            while "candidate" not in self._exits:
-                exit = await self._worker.exited(self._limits.wall_seconds)
-                self._exits[exit.role] = exit
-        if hasattr(self, "channel"):
-            self.channel.close()
+        try:
+            if not complete and not overrun:
+                # It closed its socket or is gone: give it the moment to die by itself, to know why.
+                while "candidate" not in self._exits:
+                    exit = await self._worker.exited(self._limits.wall_seconds)
+                    self._exits[exit.role] = exit
+        finally:
+            if hasattr(self, "channel"):
+                self.channel.close()
         for exit in await self._worker.end():
             self._exits.setdefault(exit.role, exit)
         candidate = self._exits.get("candidate")

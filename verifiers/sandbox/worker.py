@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +20,10 @@ from archon.verifiers.sandbox import wire
 
 _GRACE = 10.0
 """Seconds beyond the wall limit after which a zygote that says nothing is itself taken for dead."""
+
+
+class CannotStart(ExecutionError):
+    """The sandbox's interpreter cannot be started on this machine."""
 
 
 class Exit(NamedTuple):
@@ -79,6 +85,7 @@ class Worker:
         self._control: socket.socket | None = None
         self._events: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._scratch = ""
         self.layers: tuple[str, ...] = ()
         self.busy = True
         """Whether it cannot take a job: not started, in the middle of one, or broken in one."""
@@ -86,7 +93,7 @@ class Worker:
     async def start(self) -> None:
         """Start the zygote. Raises ExecutionError where that fails."""
         ours, theirs = socket.socketpair()
-        scratch = tempfile.mkdtemp(prefix="archon-")
+        scratch = self._scratch = tempfile.mkdtemp(prefix="archon-")
         settings = {
             "control": theirs.fileno(),
             "scratch": scratch,
@@ -101,25 +108,33 @@ class Worker:
         ]  # fmt: skip
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
         try:
-            self._process = await asyncio.to_thread(
-                subprocess.Popen,
-                command,
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.to_thread(
+                    subprocess.Popen,
+                    command,
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
             )
+            try:
+                self._process = await asyncio.shield(starting)
+            except asyncio.CancelledError:  # it starts all the same, and is for `close` to end
+                self._process = await starting
+                ours.close()
+                raise
         except OSError as error:
             ours.close()
-            raise ExecutionError(f"cannot start the sandbox's interpreter: {error}") from error
+            raise CannotStart(f"cannot start the sandbox's interpreter: {error}") from error
         finally:
             theirs.close()
         self._control = ours
         self._events, self._writer = await asyncio.open_connection(sock=ours)
         ready = await self._event(30.0)
         if ready.get("event") != "ready":
-            raise ExecutionError(f"the sandbox's interpreter did not start (it said {ready!r})")
+            raise CannotStart(f"the sandbox's interpreter did not start (it said {ready!r})")
         self.layers = tuple(ready["layers"])
         self.busy = False
 
@@ -177,6 +192,8 @@ class Worker:
                 line = await self._events.readline()
         except TimeoutError:
             return {"event": "silence"}
+        except OSError:  # it is gone, and we wrote to it
+            return {"event": "end"}
         if not line:
             return {"event": "end"}
         event: dict[str, Any] = json.loads(line)
@@ -187,19 +204,25 @@ class Worker:
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         return Channel(reader, writer, int(limits.output_mb * 2**20))
 
+    def kill(self) -> None:
+        """End the zygote at once, in the middle of its work; its programs die with it."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     async def close(self) -> None:
         """End the zygote and everything under it."""
         if self._writer is not None:
             self._writer.close()
         process, self._process = self._process, None
-        if process is None:
-            return
 
         def wait() -> None:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                process.wait()
+            if process is not None:
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            if self._scratch:
+                shutil.rmtree(self._scratch, ignore_errors=True)  # where the zygote could not do it itself
 
         await asyncio.to_thread(wait)
