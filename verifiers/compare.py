@@ -7,7 +7,7 @@ The rules are evalplus's: equal is equal; floats may differ by 1e-6 (or the test
 
 from __future__ import annotations
 
-import math
+import cmath
 from typing import Any
 
 from archon.problem import Case
@@ -63,15 +63,15 @@ def _close(value: Any, expected: Any, tolerance: float) -> bool:
         if not isinstance(value, list | tuple) or len(value) != len(expected):
             return False
         return all(_close(v, e, tolerance) for v, e in zip(value, expected, strict=True))
-    if not isinstance(value, int | float) or not isinstance(expected, int | float):
-        return _equal(value, expected)
+    if not isinstance(value, int | float | complex) or not isinstance(expected, int | float | complex):
+        return False
     try:
-        a, b = float(value), float(expected)
+        a, b = complex(value), complex(expected)
+        if cmath.isinf(a) or cmath.isinf(b):
+            return a == b
+        return abs(a - b) <= tolerance + _RELATIVE * abs(b)
     except OverflowError:
         return False
-    if math.isinf(a) or math.isinf(b):
-        return a == b
-    return abs(a - b) <= tolerance + _RELATIVE * abs(b)
 
 
 def shown(value: Any, most: int = 120) -> str:

@@ -28,6 +28,13 @@ _ARROW = re.compile(
     r"\s*(?:\#\s*)?(?:==>|=>|->|➞|→|==|=|returns?:?|should\s+(?:return|be|equal)|equals?|gives?|:)\s*(?:\#\s*)?(?!=)",
     re.IGNORECASE,
 )
+_WITHOUT_MARKS = re.compile(r"^\s*(?:>>>|[-*•](?=\s))?\s*")
+_PART_OF_MORE = re.compile(r"(?:[-+*/%=<>!&|^~]|\bnot)\s*$")
+"""What a call is only a part of, if it stands before it."""
+_GOES_ON = re.compile(
+    r"[\[(]|\.[A-Za-z_]|\s*(?:[+*%&|^]|<<|>>|//?\s*[\d(\[]|-\s*[\d(\[{]|if\b.*\belse\b|(?:or|and)\s+[\d\[({'\"])"
+)
+"""How an expression goes on behind a literal."""
 _LONGEST = 5_000
 _MISSING = object()
 
@@ -37,8 +44,8 @@ def visible_cases(text: str, entry_point: str, parameters: tuple[str, ...] = ())
     found: list[Case] = []
     for args, kwargs, expected in (*_calls(text, entry_point), *_inputs(text, parameters)):
         case = Case(args=args, kwargs=kwargs, expected=expected)
-        if not any(case.args == c.args and case.kwargs == c.kwargs for c in found):
-            found.append(case)
+        if not any(repr((case.args, case.kwargs)) == repr((c.args, c.kwargs)) for c in found):
+            found.append(case)  # by their text, as f(1) and f(True) are two examples
     return tuple(found)
 
 
@@ -60,15 +67,38 @@ def _calls(text: str, entry_point: str) -> Iterator[tuple[tuple[Any, ...], dict[
         before = text[line_start : match.start()]
         if re.search(r"\bdef\s+$", before) or re.search(r"[\w\])]\s*\($|\w\($", before):
             continue  # the signature, or a call inside another call: round(f(x), 2)
+        if _PART_OF_MORE.search(_WITHOUT_MARKS.sub("", before)):
+            continue
         end = _closing(text, match.end() - 1)
         if end is None:
             continue
         arguments = _arguments(text[match.end() : end])
         if arguments is None:
             continue
-        expected = _expected(text, end + 1, doctest=">>>" in before)
+        if re.search(r"\bassert\s+$", before):
+            expected = _asserted(text, line_start + before.rindex("assert"))
+        else:
+            expected = _expected(text, end + 1, doctest=">>>" in before)
         if expected is not _MISSING:
             yield (*arguments, expected)
+
+
+def _asserted(text: str, start: int) -> Any:
+    """What a call is asserted to be equal to; the assertion's own message is no part of it."""
+    lines = text[start : start + _LONGEST].split("\n")
+    for count in range(1, len(lines) + 1):
+        tree = _parse("\n".join(lines[:count]))
+        if tree is None:
+            continue
+        statement = tree.body[0]
+        test = statement.test if isinstance(statement, ast.Assert) else None
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+            try:
+                return ast.literal_eval(test.comparators[0])
+            except (ValueError, TypeError, RecursionError, MemoryError):
+                return _MISSING
+        return _MISSING
+    return _MISSING
 
 
 def _expected(text: str, at: int, *, doctest: bool) -> Any:
@@ -131,9 +161,9 @@ def _literal_at(text: str, start: int) -> Any:
         start += 1
     if start < len(text) and text[start] in "([{":
         end = _closing(text, start)
-        if end is not None:
-            return _literal(text[start : end + 1])
-        return _MISSING
+        if end is None or _goes_on(text[end + 1 :].split("\n", 1)[0]):
+            return _MISSING
+        return _literal(text[start : end + 1])
     line = text[start:].split("\n", 1)[0].strip()
     quoted = re.match(r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")""", line)
     if quoted:
@@ -146,6 +176,8 @@ def _literal_at(text: str, start: int) -> Any:
         return _literal(sum_up[1].strip())
     if re.match(r"[\w.]+\s*[+*/%-]\s*[\w(]", line) and not re.match(r"\S*[a-zA-Z]", line):
         return _MISSING
+    if _goes_on(line[len(re.split(r"[\s,;]", line, maxsplit=1)[0]) :]):
+        return _MISSING
     for candidate in (
         line,
         line.split("#")[0].strip(),
@@ -157,6 +189,10 @@ def _literal_at(text: str, start: int) -> Any:
             return value
     first = re.split(r"[\s,;]", line, maxsplit=1)[0].rstrip(".")
     return _literal(first)
+
+
+def _goes_on(rest: str) -> bool:
+    return _GOES_ON.match(rest) is not None
 
 
 def _literal(text: str) -> Any:

@@ -66,14 +66,14 @@ class Step(Stage):
 
 
 class Opinion(Verifier):
-    """A verdict under the stage's own name."""
+    """Likes everything, by its index."""
 
     pace: int = 0
 
     async def verify(self, problem, candidates, run):  # type: ignore[no-untyped-def]
         for c in candidates:
             await linger(self.pace, c)
-        return [Verdict(run.stage, True, float(c.index), status="passed") for c in candidates]
+        return [Verdict(self.name, True, float(c.index), status="passed") for c in candidates]
 
 
 class Take(Stage):
@@ -100,6 +100,11 @@ JUDGES = st.builds(Verify, verifier=st.builds(Opinion, pace=PACES), ahead=st.int
 SOURCES = st.builds(Source, count=st.sampled_from([0, 1, 2, 5, 9, 70, 140]), pace=PACES)
 
 
+def called(stage: Stage, name: str) -> Stage:
+    """With verdicts of a name of its own."""
+    return stage.model_copy(update={"called": name}) if isinstance(stage, Verify) else stage
+
+
 @st.composite
 def graphs(draw: st.DrawFn, steps: st.SearchStrategy[Stage]) -> Pipeline:
     """Any graph: each stage after any of those before it; one that takes none is a source."""
@@ -108,7 +113,7 @@ def graphs(draw: st.DrawFn, steps: st.SearchStrategy[Stage]) -> Pipeline:
         before = [n.name for n in nodes]
         after = draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else []
         stage = draw(steps | JUDGES) if after else draw(SOURCES)
-        nodes.append(Node(f"n{number}", stage, tuple(after)))
+        nodes.append(Node(f"n{number}", called(stage, f"judge {number}"), tuple(after)))
     ends = [n.name for n in nodes if not any(n.name in m.after for m in nodes)]
     return Pipeline([*nodes, Node("end", Step(), tuple(ends))])
 
@@ -117,7 +122,7 @@ def graphs(draw: st.DrawFn, steps: st.SearchStrategy[Stage]) -> Pipeline:
 def nested(draw: st.DrawFn, steps: st.SearchStrategy[Stage]) -> Pipeline:
     """A graph whose end is a pipeline of its own, with a fork inside."""
     outer = draw(graphs(steps))
-    inner = draw(steps) | (draw(steps) & draw(JUDGES)) | Step()
+    inner = draw(steps) | (draw(steps) & called(draw(JUDGES), "inner judge")) | Step()
     return Pipeline([*outer.nodes, Node("inner", inner, ("end",)), Node("last", Step(), ("inner",))])
 
 
@@ -127,7 +132,7 @@ class Expected(NamedTuple):
     given: dict[str, set[str]]
     passed: dict[str, set[str]]
     verdicts: dict[str, set[str]]
-    """Verifying stages, by candidate."""
+    """Names of verdicts, by candidate."""
 
 
 def reference(pipeline: Pipeline) -> Expected:
@@ -143,7 +148,7 @@ def reference(pipeline: Pipeline) -> Expected:
             passed[path] = {c for c in given[path] if not place.stage.dropped(c)}
         elif isinstance(place.stage, Verify):
             for candidate in given[path]:
-                verdicts.setdefault(candidate, set()).add(path)
+                verdicts.setdefault(candidate, set()).add(str(place.stage.called))
     return Expected(given, passed, verdicts)
 
 

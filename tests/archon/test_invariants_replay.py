@@ -39,7 +39,7 @@ class Good(Verifier):
 
     async def verify(self, problem, candidates, run):  # type: ignore[no-untyped-def]
         await asyncio.sleep(self.pause)
-        return [Verdict(run.stage, "good" in c.text, 1.0, status="passed") for c in candidates]
+        return [Verdict(self.name, "good" in c.text, 1.0, status="passed") for c in candidates]
 
 
 class Judge(Verifier):
@@ -55,7 +55,7 @@ class Judge(Verifier):
 
     async def verify(self, problem, candidates, run):  # type: ignore[no-untyped-def]
         said = [[x.text async for x in run.sample("judge", prompt=f"Is {c.text} right?")] for c in candidates]
-        return [Verdict(run.stage, texts == ["yes"], status="passed") for texts in said]
+        return [Verdict(self.name, texts == ["yes"], status="passed") for texts in said]
 
 
 def model(reply: Callable[[Call], Any], identity: str = "m", **settings: Any) -> Scripted:

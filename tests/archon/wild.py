@@ -41,16 +41,16 @@ class ByText(Verifier):
     """Accepts replies that say so; takes its time, by the candidate."""
 
     slow: int = 0
-    called: str = ""
-    """What its verdicts go by: verdicts of one name overwrite each other, so by its stage where not given."""
+    scores: bool = False
+    """Whether it gives scores: only one does, so that it is clear whose are meant."""
 
     async def verify(self, problem, candidates, run):  # type: ignore[no-untyped-def]
         verdicts = []
         for c in candidates:
             if self.slow:
                 await asyncio.sleep(0.1 * (1 + hash_of(c.id, self.slow) % 7))
-            name = self.called or run.stage
-            verdicts.append(Verdict(name, "good" in c.text, float(len(c.text)), "score", "passed"))
+            score = float(len(c.text)) if self.scores else None
+            verdicts.append(Verdict(self.name, "good" in c.text, score, "score", "passed"))
         return verdicts
 
 
@@ -71,9 +71,8 @@ class Asking(Verifier):
             said = [
                 x.text async for x in run.sample("judge", prompt=f"{problem.id} {run.stage} {c.id} {c.text}")
             ]
-            score = float(len(said[0])) if said else None
             good = bool(said) and "bad" not in said[0]
-            verdicts.append(Verdict(run.stage, good, score, "score", "passed"))
+            verdicts.append(Verdict(self.name, good, status="passed"))
         return verdicts
 
 
@@ -128,15 +127,13 @@ JUDGES: st.SearchStrategy[Stage] = st.builds(
     ahead=st.integers(1, 4),
 )
 STEPS: st.SearchStrategy[Stage] = JUDGES | st.builds(Passing, slow=st.integers(0, 2))
-CHOICES: st.SearchStrategy[Stage] = st.sampled_from(
-    [MajorityVote(), BestOf(by="by_text"), TopK(k=2, by="by_text"), WeightedVote(by="by_text")]
-)
+CHOICES: st.SearchStrategy[Stage] = st.sampled_from([MajorityVote(), BestOf(), TopK(k=2), WeightedVote()])
 
 
 @st.composite
 def branches(draw: st.DrawFn) -> Pipeline:
     """One source; judged, and then anything: further stages, a fork that meets again, a nested pipeline."""
-    branch = draw(SAMPLES) | Verify(verifier=ByText(called="by_text"), ahead=draw(st.integers(1, 4)))
+    branch = draw(SAMPLES) | Verify(verifier=ByText(scores=True), ahead=draw(st.integers(1, 4)))
     for number in range(draw(st.integers(0, 2))):
         kind = draw(st.sampled_from(["step", "fork", "nest"]))
         if kind == "step":

@@ -138,8 +138,8 @@ def test_a_named_verifier_that_said_nothing_of_a_candidate_leaves_it_unscored() 
 
 
 async def test_in_a_run_two_scores_and_no_name_are_an_error_and_not_a_choice() -> None:
-    two = Verify(verifier=table({"x": (True, 1.0)}, called="one")) | Verify(
-        verifier=table({"x": (True, 2.0)}, called="two")
+    two = Verify(verifier=table({"x": (True, 1.0)}), called="one") | Verify(
+        verifier=table({"x": (True, 2.0)}), called="two"
     )
     with pytest.raises((StageFailed, ConfigError)):
         await solved(Sample(n=1) | two | BestOf(), replies("x"))
@@ -158,7 +158,7 @@ async def test_a_misspelt_verifier_is_an_error_and_not_the_first_candidate(selec
     "LookupError after every sample is paid; it should be a ConfigError before anything is spent",
 )
 async def test_whose_score_is_meant_is_asked_before_anything_is_spent() -> None:
-    other = table({}, called="other")
+    other = table({"x": (True, 2.0)})
     pipeline = Sample(n=1) | Verify(verifier=table({"x": (True, 1.0)})) | Verify(verifier=other) | BestOf()
     async with Session(models=replies("x")) as session:
         with pytest.raises(ConfigError):

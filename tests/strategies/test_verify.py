@@ -140,8 +140,9 @@ async def test_none_and_one(n: int) -> None:
 
 
 async def test_two_verifiers_one_after_the_other_leave_both_verdicts() -> None:
-    one, two = table({"x": (True, 1.0)}, called="one"), table({"x": (False, 0.0)}, called="two")
-    outcome, _ = await solved(Sample(n=2) | Verify(verifier=one) | Verify(verifier=two), replies("x", "y"))
+    one, two = table({"x": (True, 1.0)}), table({"x": (False, 0.0)})
+    judged = Sample(n=2) | Verify(verifier=one, called="one") | Verify(verifier=two, called="two")
+    outcome, _ = await solved(judged, replies("x", "y"))
     assert [set(c.verdicts) for c in outcome.final] == [{"one", "two"}] * 2
 
 

@@ -223,10 +223,10 @@ def test_where_all_scores_are_negative_the_better_answer_wins_all_the_same() -> 
 def test_live_the_choice_is_the_pure_one_whatever_arrives_first(
     answers: list[str], latencies: list[float]
 ) -> None:
-    judge = table({"1": (None, 1.0), "2": (None, 1.5), "3": (None, 2.5)}, called="judge")
+    judge = table({"1": (None, 1.0), "2": (None, 1.5), "3": (None, 2.5)})
     selectors: list[Selector] = [MajorityVote(), WeightedVote(by="judge")]
     for selector in selectors:
-        pipeline = Sample(n=len(answers)) | Verify(verifier=judge) | selector
+        pipeline = Sample(n=len(answers)) | Verify(verifier=judge, called="judge") | selector
         outcome, _ = patiently(
             solved(pipeline, replies(*answers, latencies=latencies), NUMBER, store=InstantStore())
         )

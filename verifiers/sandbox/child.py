@@ -78,27 +78,35 @@ def be_judge(most: int) -> None:
     receive, send = _channel(3)
     ask_receive, ask_send = _channel(4)
     left = most
-    lost = ""  # kept here, as a check may swallow any exception
+    lost, why = "", ""  # kept here, as a check may swallow any exception
     kind, body = receive()
     if kind != wire.LOAD:
         return
     namespace_source, check_source, names = wire.decode(body)
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left, lost
+        nonlocal left, lost, why
         call = wire.encode((args, kwargs))
         try:
             if lost:
                 raise EOFError
             ask_send(wire.CALL, call)
             kind, body = ask_receive(left)
-        except (EOFError, CandidateFailed, Overrun) as error:
-            lost = "violation" if isinstance(error, Overrun) or lost == "violation" else "lost"
+        except (EOFError, CandidateFailed, Overrun) as ended:
+            if isinstance(ended, Overrun):
+                lost, why = "violation", f"it returned more than {most / 2**20:g} MB"
+            lost = lost or "lost"
             raise CandidateFailed("its process ended") from None
         left -= len(body)
-        if kind == wire.RETURNED:
-            return wire.decode(body[9:])
-        raise _revive(wire.decode(body))
+        try:
+            answer = wire.decode(body[9:] if kind == wire.RETURNED else body)
+            error = None if kind == wire.RETURNED else _revive(answer)
+        except Exception as unreadable:
+            lost, why = "violation", f"its answer cannot be read: {_line(unreadable)}"
+            raise CandidateFailed("its answer cannot be read") from None
+        if error is not None:
+            raise error
+        return answer
 
     status, detail = "passed", ""
     try:
@@ -113,7 +121,7 @@ def be_judge(most: int) -> None:
         status = "failed" if getattr(error, "raised_by_candidate", False) else "wrong"
         detail = _line(error)
     if lost:
-        status, detail = lost, f"it returned more than {most / 2**20:g} MB"
+        status, detail = lost, why
     send(wire.VERDICT, wire.encode((status, detail)))
 
 

@@ -25,6 +25,8 @@ from archon.verifiers.sandbox.worker import CannotStart, Channel, Exit, Worker
 
 _FRESH_STARTS = 3
 _LONGEST_DETAIL = 300
+_BROKEN_LIMITS = ("MemoryError", f"OSError: [Errno {errno.EFBIG}]")
+"""Exceptions that a limit of memory or file size causes."""
 
 
 @dataclass
@@ -257,9 +259,9 @@ class _Running:
     async def judge(self, suite: Suite) -> TestResult | None:
         """Let a judge check the loaded program; None where the judge lost it."""
         assert self._peer is not None
+        await self.channel.let_go()  # from here on it is the judge's
         ours, theirs = socket.socketpair()
         peer, self._peer = self._peer, None
-        await self.channel.let_go()  # from here on it is the judge's
         await self._worker.fork("judge", self._limits, [theirs, peer])
         channel = await self._worker.channel(ours, self._limits)
         try:
@@ -271,6 +273,8 @@ class _Running:
         if answer is None or answer[0] != wire.VERDICT:
             return None
         status, detail = wire.decode(answer[1])
+        if status == "failed" and detail.startswith(_BROKEN_LIMITS):
+            status = "violation"
         return None if status == "lost" else TestResult(status, detail)
 
     async def end(self, *, complete: bool) -> _Ending | None:
@@ -367,8 +371,7 @@ def _returned(answer: tuple[int, bytes]) -> Returned:
 def _raised(body: bytes) -> TestResult:
     """What an exception says; one that a broken limit caused is no fault of the program's logic."""
     detail = _described(body)
-    broken = detail.startswith(("MemoryError", f"OSError: [Errno {errno.EFBIG}]"))
-    return TestResult("violation" if broken else "failed", detail)
+    return TestResult("violation" if detail.startswith(_BROKEN_LIMITS) else "failed", detail)
 
 
 def _without_value(status: TestStatus) -> Literal["failed", "timed_out", "violation"]:

@@ -22,6 +22,10 @@ _GRACE = 10.0
 """Seconds beyond the wall limit after which a zygote that says nothing is itself taken for dead."""
 
 
+_LATE = 1.0
+"""Seconds after the wall limit at which a program must have been ended."""
+
+
 class CannotStart(ExecutionError):
     """The sandbox's interpreter cannot be started on this machine."""
 
@@ -41,10 +45,13 @@ class Exit(NamedTuple):
 class Channel:
     """Frames to and from one child, with a limit on what it may send."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int, seconds: float
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._left = most
+        self._deadline = asyncio.get_running_loop().time() + seconds
         self.overrun = False
         """Whether the child sent more than it may."""
 
@@ -53,7 +60,15 @@ class Channel:
         self._writer.write(data)
 
     async def receive(self) -> tuple[int, bytes] | None:
-        """The next frame; None where the child has ended or broken the protocol."""
+        """The next frame; None where the child has ended, broken the protocol, or had its time (a process that
+        it left behind may hold the socket open)."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._frame()
+        except TimeoutError:
+            return None
+
+    async def _frame(self) -> tuple[int, bytes] | None:
         try:
             head = await self._reader.readexactly(wire.FRAME.size)
             size, kind = wire.FRAME.unpack(head)
@@ -201,8 +216,13 @@ class Worker:
 
     async def channel(self, ours: socket.socket, limits: Limits) -> Channel:
         """Frames over our end of a socket pair."""
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        return Channel(reader, writer, int(limits.output_mb * 2**20))
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        except BaseException:
+            ours.close()
+            raise
+        most = int(limits.output_mb * 2**20)
+        return Channel(reader, writer, most, limits.wall_seconds + _LATE)
 
     def kill(self) -> None:
         """End the zygote at once, in the middle of its work; its programs die with it."""

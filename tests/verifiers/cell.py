@@ -1,0 +1,83 @@
+"""What the sandbox's tests share: a right program, tests for it, and a look at what a sandbox leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from archon.execution import Limits, Program, Suite
+from archon.problem import Case
+from archon.verifiers.sandbox import Sandbox
+
+RIGHT = "def f(x):\n    return x + 1\n"
+"""What every suite here asks for."""
+CASES = Suite(cases=tuple(Case(args=(i,), expected=i + 1) for i in range(4)))
+CHECK = Suite(check="def check(candidate):\n    for i in range(4):\n        assert candidate(i) == i + 1\n")
+ASSERTS = Suite(check="assert f(0) == 1\nassert f(41) == 42\n", names=("f",))
+FORMS = {"cases": CASES, "check": CHECK, "asserts": ASSERTS}
+"""The forms that benchmarks come in: data, HumanEval's, MBPP's."""
+
+PATIENT = Limits(cpu_seconds=10, wall_seconds=60)
+"""For programs that must pass however busy the machine is."""
+SHORT = Limits(cpu_seconds=1, wall_seconds=2)
+"""For programs that must not."""
+
+
+def program(source: str, *, packages: bool = False) -> Program:
+    """A program whose function is `f`."""
+    return Program(source=source, entry_point="f", packages=packages)
+
+
+def case(expected: object, *args: object) -> Suite:
+    """One test: these arguments, this value."""
+    return Suite(cases=(Case(args=args, expected=expected),))
+
+
+def processes(folder: Path) -> set[int]:
+    """Living processes that belong to sandboxes whose scratch folders are in here.
+
+    A zygote has the path on its command line, its forks with it; what they execute has it in its environment
+    or stands in it.
+    """
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and str(folder).encode() in _traces(entry):
+            found.add(int(entry.name))
+    return found
+
+
+def zygotes(folder: Path) -> set[int]:
+    """Those of them that no other of them started."""
+    alive = processes(folder)
+    return {pid for pid in alive if _parent(pid) not in alive}
+
+
+def _traces(entry: Path) -> bytes:
+    found = b""
+    for name in ("cmdline", "environ"):
+        try:
+            found += (entry / name).read_bytes() + b"\0"
+        except OSError:  # gone, or not ours to see
+            pass
+    try:
+        return found + str((entry / "cwd").readlink()).encode()
+    except OSError:
+        return found
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+@asynccontextmanager
+async def opened(workers: int = 1) -> AsyncIterator[Sandbox]:
+    """A sandbox that is closed again."""
+    sandbox = Sandbox(workers)
+    try:
+        yield sandbox
+    finally:
+        await sandbox.close()

@@ -1,0 +1,61 @@
+"""No program that only tries to look right is a pass, and none spoils the run of the one after it (D8)."""
+
+from __future__ import annotations
+
+import pytest
+
+from archon.execution import Limits, Suite
+from archon.problem import Case
+from archon.verifiers.sandbox import Sandbox
+from tests.verifiers.attacks import QUICK
+from tests.verifiers.cell import CASES, CHECK, PATIENT, RIGHT, SHORT, program
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STATUSES = {"wrong", "failed", "timed_out", "violation"}
+BRIEF = Limits(cpu_seconds=0.3, wall_seconds=0.3)
+
+
+async def refused(sandbox: Sandbox, source: str, suite: Suite, limits: Limits) -> None:
+    report = await sandbox.test(program(source), suite, limits)
+    assert report.status in STATUSES, report
+    assert len(report.tests) == len(suite)
+    assert report.passed < len(report.tests)
+    assert all(len(test.detail) < 1000 for test in report.tests)
+
+
+async def unspoiled(sandbox: Sandbox) -> None:
+    report = await sandbox.test(program(RIGHT), CASES, PATIENT)
+    assert report.status == "passed", report
+
+
+@pytest.mark.parametrize("source", QUICK.values(), ids=QUICK)
+async def test_an_attack_is_not_a_pass_and_spoils_nothing(sandbox: Sandbox, source: str) -> None:
+    await refused(sandbox, source, CASES, SHORT)
+    await refused(sandbox, source, CHECK, SHORT)
+    await unspoiled(sandbox)
+
+
+async def test_a_forged_frame_is_only_another_way_to_return_a_value(sandbox: Sandbox) -> None:
+    forged = (
+        "import os, struct\ndef f(x):\n"
+        "    value = b'i' + struct.pack('>I', 1) + bytes([x + {add}])\n"
+        "    body = b'f' + bytes(8) + value\n"
+        "    os.write(3, struct.pack('>IB', len(body), 4) + body)\n"
+        "    os.read(3, 5)\n    os._exit(0)"
+    )
+    one = Suite(cases=(Case(args=(1,), expected=2),))
+    assert (await sandbox.test(program(forged.replace("{add}", "1")), one, SHORT)).status == "passed"
+    assert (await sandbox.test(program(forged.replace("{add}", "2")), one, SHORT)).status == "wrong"
+
+
+async def test_answers_given_before_the_questions_count_for_nothing_more(sandbox: Sandbox) -> None:
+    early = (
+        "import os, struct\n"
+        "body = b'f' + bytes(8) + b'i\\0\\0\\0\\1\\1'\n"
+        "os.write(3, struct.pack('>IB', 0, 2) + (struct.pack('>IB', len(body), 4) + body) * 4)\n"
+        "def f(x): return 0"
+    )
+    report = await sandbox.test(program(early), CASES, SHORT)
+    assert report.status == "wrong" and report.passed == 1  # 1 is right for 0, and only for 0
+    assert (await sandbox.test(program(early), CHECK, SHORT)).status in STATUSES

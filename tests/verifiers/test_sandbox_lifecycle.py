@@ -1,0 +1,292 @@
+"""Zygotes come and go: killed ones are replaced, closed ones leave no process and no folder, whoever ends first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from archon.errors import ExecutionError
+from archon.execution import Call, Limits, Suite
+from archon.verifiers.sandbox import Sandbox
+from tests.verifiers.cell import CASES, CHECK, PATIENT, RIGHT, opened, processes, program, zygotes
+
+NAPPING = "import time\ntime.sleep(0.4)\ndef f(x): return x + 1"
+SLEEPING = "import time\ndef f(x): time.sleep(600)"
+SHORT = Limits(cpu_seconds=2, wall_seconds=3)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for the scratch folders of one test; whatever is left in it in the end is put away."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    for pid in processes(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    subprocess.run(["rm", "-rf", str(folder)], check=True)  # shutil cannot remove folders nested so deep
+
+
+def clean(scratch: Path) -> bool:
+    return not processes(scratch) and not list(scratch.iterdir())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for another process; fail rather than wait for ever."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def right(sandbox: Sandbox) -> None:
+    for suite in (CASES, CHECK):
+        assert (await sandbox.test(program(RIGHT), suite, PATIENT)).status == "passed"
+
+
+async def test_nothing_starts_before_it_is_needed(scratch: Path) -> None:
+    async with opened():
+        assert clean(scratch)
+
+
+async def test_closing_leaves_no_process_and_no_folder(scratch: Path) -> None:
+    async with opened(3) as sandbox:
+        reports = await asyncio.gather(
+            *(sandbox.test(program(NAPPING), suite, PATIENT) for suite in (CASES, CHECK) * 3)
+        )
+        assert {r.status for r in reports} == {"passed"}
+        assert 1 <= len(zygotes(scratch)) <= 3, "one zygote per worker, used again and again"
+        assert processes(scratch) == zygotes(scratch)
+    assert clean(scratch)
+
+
+async def test_closing_twice_or_unused_is_fine(scratch: Path) -> None:
+    sandbox = Sandbox(1)
+    await sandbox.close()
+    await sandbox.close()
+    with pytest.raises(ExecutionError, match="closed"):
+        await sandbox.test(program(RIGHT), CASES, PATIENT)
+    with pytest.raises(ExecutionError, match="closed"):
+        await sandbox.evaluate(program(RIGHT), [Call(args=(1,))], PATIENT)
+    assert clean(scratch)
+
+
+async def test_closing_ends_what_is_running(scratch: Path) -> None:
+    sandbox = Sandbox(1)
+    running = asyncio.ensure_future(sandbox.test(program(SLEEPING), CASES, SHORT))
+    await until(lambda: len(processes(scratch)) > 1)
+    await sandbox.close()
+    left = processes(scratch)
+    with contextlib.suppress(ExecutionError):
+        await running
+    assert not left
+
+
+async def test_what_runs_while_it_is_closed_is_cleaned_up_when_it_ends(scratch: Path) -> None:
+    sandbox = Sandbox(1)
+    running = asyncio.ensure_future(sandbox.test(program(NAPPING), CASES, PATIENT))
+    await until(lambda: len(processes(scratch)) > 1)
+    await sandbox.close()
+    with contextlib.suppress(ExecutionError):
+        await running
+    assert clean(scratch)
+
+
+# --- a zygote that is killed -------------------------------------------------------------------------
+
+
+async def test_an_idle_zygote_that_is_killed_is_replaced(scratch: Path) -> None:
+    async with opened() as sandbox:
+        await right(sandbox)
+        (before,) = zygotes(scratch)
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: not processes(scratch))
+        await right(sandbox)
+        assert zygotes(scratch) and zygotes(scratch) != {before}
+    assert not processes(scratch)
+
+
+LEAKS = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # a test of its own says that nothing leaks
+
+
+@LEAKS
+@pytest.mark.parametrize("suite", [CASES, CHECK], ids=["cases", "check"])
+async def test_a_zygote_that_is_killed_in_the_middle_is_replaced(scratch: Path, suite: Suite) -> None:
+    async with opened() as sandbox:
+        running = asyncio.ensure_future(sandbox.test(program(NAPPING), suite, PATIENT))
+        await until(lambda: len(processes(scratch)) > 1)
+        for pid in zygotes(scratch):
+            os.kill(pid, signal.SIGKILL)
+        assert (await running).status == "passed", "the program is run again"
+        await right(sandbox)
+    assert not processes(scratch)
+
+
+async def test_a_zygote_that_is_killed_leaves_no_socket_open(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: heard.append(unraisable.exc_value))
+    async with opened() as sandbox:
+        await killed_in_the_middle(sandbox, scratch)
+    gc.collect()
+    assert heard == []
+
+
+@LEAKS
+async def test_a_zygote_that_is_killed_leaves_no_folder(scratch: Path) -> None:
+    async with opened() as sandbox:
+        await killed_in_the_middle(sandbox, scratch)
+    assert clean(scratch)
+
+
+async def killed_in_the_middle(sandbox: Sandbox, scratch: Path) -> None:
+    running = asyncio.ensure_future(sandbox.test(program(NAPPING), CASES, PATIENT))
+    await until(lambda: len(processes(scratch)) > 1)
+    for pid in zygotes(scratch):
+        os.kill(pid, signal.SIGKILL)
+    await running
+
+
+@LEAKS
+async def test_folders_nested_a_thousand_deep_are_removed_and_raise_nothing(scratch: Path) -> None:
+    source = "import os\ndef f(x):\n    for _ in range(265): os.mkdir('d'), os.chdir('d')\n    return x + 1"
+    async with opened() as sandbox:
+        report = await sandbox.test(program(source), CASES, PATIENT)
+        assert report.status == "passed"
+        await right(sandbox)
+    assert clean(scratch)
+
+
+@LEAKS
+async def test_a_program_that_kills_its_zygote_each_time_raises_nothing(scratch: Path) -> None:
+    source = "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    return x"
+    async with opened() as sandbox:
+        report = await sandbox.test(program(source), CASES, PATIENT)
+        assert report.status in ("wrong", "failed", "violation")
+        await right(sandbox)
+
+
+# --- runs that are cancelled -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", [CASES, CHECK], ids=["cases", "check"])
+async def test_a_cancelled_run_leaves_nothing_and_spoils_nothing(scratch: Path, suite: Suite) -> None:
+    async with opened() as sandbox:
+        await right(sandbox)
+        running = asyncio.ensure_future(sandbox.test(program(SLEEPING), suite, PATIENT))
+        await until(lambda: len(processes(scratch)) > 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert processes(scratch) == zygotes(scratch)
+        await right(sandbox)
+    assert clean(scratch)
+
+
+@LEAKS
+async def test_runs_cancelled_while_their_zygote_starts_leave_nothing(scratch: Path) -> None:
+    sandbox = Sandbox(1)
+    for step in range(12):
+        running = asyncio.ensure_future(sandbox.test(program(RIGHT), CASES, PATIENT))
+        await asyncio.sleep(step * 0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    await right(sandbox)
+    await sandbox.close()
+    gc.collect()
+    await until(lambda: not processes(scratch))
+    assert clean(scratch)
+
+
+@LEAKS
+@pytest.mark.parametrize("suite", [CASES, CHECK], ids=["cases", "check"])
+async def test_a_run_cancelled_again_while_it_ends_leaves_nothing(scratch: Path, suite: Suite) -> None:
+    async with opened() as sandbox:
+        await right(sandbox)
+        running = asyncio.ensure_future(sandbox.test(program(SLEEPING), suite, PATIENT))
+        await until(lambda: len(processes(scratch)) == 2 + (suite is CHECK))
+        for _ in range(2):
+            running.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await right(sandbox)
+    gc.collect()
+    assert clean(scratch)
+
+
+async def test_who_waits_for_a_worker_can_be_cancelled(scratch: Path) -> None:
+    async with opened() as sandbox:
+        first = asyncio.ensure_future(sandbox.test(program(NAPPING), CASES, PATIENT))
+        waiting = [asyncio.ensure_future(sandbox.test(program(RIGHT), CASES, PATIENT)) for _ in range(5)]
+        await until(lambda: len(processes(scratch)) > 1)
+        for one in waiting[:4]:
+            one.cancel()
+        assert (await first).status == (await waiting[4]).status == "passed"
+    assert clean(scratch)
+
+
+async def test_no_more_programs_run_at_once_than_there_are_workers(scratch: Path) -> None:
+    async with opened(2) as sandbox:
+        running = [asyncio.ensure_future(sandbox.test(program(NAPPING), CASES, PATIENT)) for _ in range(6)]
+        most = 0
+        while not all(one.done() for one in running):
+            most = max(most, len(zygotes(scratch)))
+            await asyncio.sleep(0.02)
+        assert most <= 2
+    assert clean(scratch)
+
+
+# --- the end of everything ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "os.kill(os.getpid(), 9)",
+        "raise SystemExit",
+    ],
+)
+def test_when_its_user_ends_so_do_the_zygote_and_the_program(scratch: Path, ending: str) -> None:
+    script = f"""
+        import asyncio, os, pathlib, sys, tempfile
+        tempfile.tempdir = sys.argv[1]
+        from archon.verifiers.sandbox import Sandbox
+        from tests.verifiers.cell import *
+
+        async def main():
+            sandbox = Sandbox(1)
+            running = asyncio.ensure_future(sandbox.test(program({SLEEPING!r}), CASES, PATIENT))
+            while len(processes(pathlib.Path(sys.argv[1]) / "archon-")) < 2:
+                await asyncio.sleep(0.01)
+            {ending}
+
+        asyncio.run(main())
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(scratch)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    for _ in range(100):
+        if clean(scratch):
+            break
+        time.sleep(0.02)
+    assert clean(scratch)
