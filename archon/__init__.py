@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from archon.pipeline import Node, Pipeline
     from archon.prices import Price
     from archon.problem import Case, Message, Problem
-    from archon.ready import ready
     from archon.run import Run
     from archon.session import Session
+    from archon.shelf import ready
     from archon.stage import Stage
     from archon.store import SQLiteStore, Store
     from archon.usage import Usage
@@ -45,7 +45,7 @@ _HOMES = {
     "archon.pipeline": ("Node", "Pipeline"),
     "archon.prices": ("Price",),
     "archon.problem": ("Case", "Message", "Problem"),
-    "archon.ready": ("ready",),
+    "archon.shelf": ("ready",),
     "archon.run": ("Run",),
     "archon.session": ("Session",),
     "archon.stage": ("Stage",),

@@ -238,6 +238,9 @@ class Caller:
                     raise self._final(error) from error
                 retries += 1
                 pause = self._pause(error, retries)
+            except Exception as error:  # a fault of the backend's own: the call was made all the same
+                attempt.settle("failed", BackendError(f"{type(error).__name__}: {error}"))
+                raise
             finally:
                 hold.close()
                 missing = [i for i in missing if i not in batch or i in attempt.missing]
@@ -393,6 +396,11 @@ class _Attempt:
                         completion = await anext(stream, None)
                     if completion is None:
                         break
+                    if completion.index not in self.missing:
+                        raise BadReply(
+                            f"the backend gave sample {completion.index}, which was not asked for",
+                            model=caller.name,
+                        )
                     usage = caller.heard(completion, self._clock() - self.started)
                     self._hold.charge(usage)
                     self.missing.remove(completion.index)

@@ -375,6 +375,9 @@ class Draw:
         self._enter(attempt.usage, fresh=True)
         if not attempt.indices:  # cut off when its last sample had come already
             return
+        if attempt.kind == "cancelled" and attempt.usage == NOTHING:  # never sent
+            self._give_up(attempt.indices)
+            return
         first, *others = attempt.indices
         error = _storable(attempt.error)
         notes = [Attempt(first, attempt.kind, attempt.usage, error)]

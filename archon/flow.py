@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 
 from archon.candidate import Candidate
 from archon.errors import ArchonError, BudgetExhausted, StageFailed
@@ -151,6 +152,7 @@ class Flow:
         }
         self.runs = {place.path: open_run(place, self) for place in graph.places.values()}
         self.ended: set[str] = set()
+        self._passed: dict[str, set[str]] = {path: set() for path in graph.places}
         self.written: dict[str, Candidate] = {}
         """Every candidate by id, with every verdict it got."""
         self.final: list[Candidate] = []
@@ -208,6 +210,11 @@ class Flow:
                 self.pulse()
 
     async def _pass_on(self, place: Place, candidate: Candidate) -> None:
+        if not candidate.stage:
+            candidate = replace(candidate, stage=place.path)
+        if candidate.id in self._passed[place.path]:
+            raise ArchonError(f"stage {place.path!r} passed candidate {candidate.id!r} on twice")
+        self._passed[place.path].add(candidate.id)
         known = self.written.get(candidate.id)
         self.written[candidate.id] = candidate if known is None else candidate.merged(known)
         if not place.after:

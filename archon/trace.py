@@ -7,6 +7,7 @@ and their costs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -50,10 +51,14 @@ class FileTrace:
         """One thing that happened."""
         if self._file is not None:
             at = round(time.monotonic() - self._opened, 6)
-            self._file.write(json.dumps({"event": kind, "at": at, **data}, ensure_ascii=True) + "\n")
+            try:
+                self._file.write(json.dumps({"event": kind, "at": at, **data}, ensure_ascii=True) + "\n")
+            except OSError:  # a full disk must not cost a sample: the trace ends here
+                self.close()
 
     def close(self) -> None:
         """Write what is buffered."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()

@@ -18,7 +18,7 @@ class _Bench(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The benchmarks and the ready pipelines."""
         from archon import registry
-        from archon.ready import names
+        from archon.shelf import names
 
         with formatter.section("Benchmarks"):
             formatter.write_text(", ".join(registry.names("benchmark")) + ", or a JSONL file")
@@ -166,6 +166,7 @@ def _without_n(config: dict[str, Any]) -> dict[str, Any]:
 
 def _drop_n(part: Any) -> None:
     if isinstance(part, list):
+        part[:] = [{"sample": {}} if item == "sample" else item for item in part]
         for item in part:
             _drop_n(item)
     elif isinstance(part, dict):

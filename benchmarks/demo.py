@@ -189,8 +189,8 @@ async def _run(pipeline: str, folder: Path) -> Results:
     from archon.budget import Budget, Budgets
     from archon.cli.options import with_samples
     from archon.progress import Live
-    from archon.ready import ready
     from archon.session import Session
+    from archon.shelf import ready
 
     graph = with_samples(ready(pipeline).pipeline, 64).graph()
     folder.mkdir(parents=True, exist_ok=True)

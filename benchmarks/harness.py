@@ -227,7 +227,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = 
                     "Name another folder with --out, or replace that run with --overwrite (the store keeps its samples)"
                 )
         if overwrite:
-            for name in ("results.json", "problems.jsonl", "info.json"):
+            for name in ("results.json", "problems.jsonl", "info.json", "trace.jsonl"):
                 (folder / name).unlink(missing_ok=True)
         write_json(file, wanted)
     except OSError as error:

@@ -49,7 +49,7 @@ async def equal_answers(gold: str, answers: Sequence[str], session: Session) -> 
                     "math-verify is not installed, and formulas cannot be compared without it: pip install math-verify"
                 )
             fresh[key] = (
-                bool(one.value) if one.status == "returned" else None if one.status == "timed_out" else False
+                bool(one.value) if one.status == "returned" else None  # failed is not unequal
             )
         known.update(fresh)
         await session.store.remember("math_equal", {k: json.dumps(v).encode() for k, v in fresh.items()})

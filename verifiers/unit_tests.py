@@ -48,7 +48,7 @@ class UnitTests(Verifier):
 
     def applies(self, problem: Problem) -> bool:
         """It needs visible tests."""
-        return bool(problem.tests)
+        return bool(problem.tests) and problem.entry_point is not None
 
     async def _judge(self, problem: Problem, candidate: Candidate, suite: Suite, run: Run) -> Verdict:
         source = program_of(problem, candidate.text)

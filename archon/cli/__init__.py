@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code: Any = cli.main(args=arguments, prog_name="archon", standalone_mode=False)
     except click.exceptions.Abort:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; what was recorded is kept: run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

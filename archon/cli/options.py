@@ -53,7 +53,7 @@ def store_path(given: Path | None) -> Path:
 def read_pipeline(name: str) -> Config:
     """A ready pipeline, or a configuration file."""
     from archon.config import load
-    from archon.ready import names, ready
+    from archon.shelf import names, ready
 
     path = Path(name)
     if name in names() and not path.is_file():
@@ -85,6 +85,13 @@ def configured(
         graph_of = with_setting(graph_of, setting)
     if samples is not None:
         graph_of = with_samples(graph_of, samples)
+    if base_url is not None and not any("openai:" in text for text in models):
+        from archon.errors import UserError
+
+        raise UserError(
+            f"--base-url {base_url} goes with a model given by --model openai:NAME, and none is given. "
+            "In a file, write `base_url:` beside the model"
+        )
     named: dict[str, Any] = dict(config.models)
     for text in models:
         name, model = parse_model(text, base_url)
@@ -122,7 +129,7 @@ def parse_model(text: str, base_url: str | None) -> tuple[str, Model]:
     from archon import registry
     from archon.errors import UserError
 
-    name, _, rest = text.rpartition("=") if "=" in text.split(":", 1)[0] else ("default", "", text)
+    name, _, rest = text.partition("=") if "=" in text.split(":", 1)[0] else ("default", "", text)
     backend, colon, label = rest.partition(":")
     if not colon or not label:
         raise UserError(
@@ -182,7 +189,7 @@ def with_setting(pipeline: Pipeline, setting: str) -> Pipeline:
         )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"--set {setting!r}: {text!r} is no value") from None
     names = [n.name for n in pipeline.nodes]
     head, slash, rest = stage.partition("/")
@@ -218,7 +225,7 @@ def with_limits(budget: Budget, limits: tuple[str, ...], option: str) -> Budget:
     """A budget with these limits. Raises UserError."""
     if not limits:
         return budget
-    import yaml
+    from decimal import Decimal
 
     from archon.budget import Budget
     from archon.config.build import Builder, fields_of
@@ -230,11 +237,10 @@ def with_limits(budget: Budget, limits: tuple[str, ...], option: str) -> Budget:
         name, equals, amount = limit.partition("=")
         if not equals:
             raise UserError(f"{option} {limit!r} should look like WHAT=AMOUNT, such as usd=0.50")
-        number = yaml.safe_load(amount)
-        try:  # 1e6 is text to YAML
-            number = float(amount) if isinstance(number, str) else number
-            fields[name] = int(number) if isinstance(number, float) and number.is_integer() else number
-        except (ValueError, OverflowError):
+        try:
+            number = Decimal(amount.strip())
+            fields[name] = int(number) if number == number.to_integral_value() else number
+        except (ArithmeticError, ValueError):
             raise UserError(f"{option} {limit!r}: {amount!r} is no number") from None
     builder = Builder(Source(None, option))
     built = builder.value(Budget, fields, ())

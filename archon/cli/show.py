@@ -34,7 +34,7 @@ def show(pipeline: str | None, form: str, as_json: bool, every: bool, out: Path 
     archon show --all
     """
     from archon import picture
-    from archon.ready import names, ready, summary
+    from archon.shelf import names, ready, summary
 
     if every:
         for name in names():

@@ -72,13 +72,13 @@ def build(source: Source) -> Config:
         if key not in Config.model_fields:
             builder.flaw((key,), f"unknown key {key!r}", hint(key, Config.model_fields))
     models: dict[str, Any] = {}
-    raw_models = data.get("models") or {}
+    raw_models = {} if data.get("models") is None else data["models"]
     if not isinstance(raw_models, Mapping):
         builder.flaw(("models",), f"expected models by name, and found {raw_models!r}")
         raw_models = {}
     for name, fields in raw_models.items():
         models[name] = _model(builder, fields, ("models", name))
-    budgets = builder.value(Budgets, data.get("budget") or {}, ("budget",))
+    budgets = builder.value(Budgets, {} if data.get("budget") is None else data["budget"], ("budget",))
     pipeline = None
     if "pipeline" not in data:
         builder.flaw((), "`pipeline` is missing")

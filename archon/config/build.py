@@ -7,6 +7,7 @@ the defaults.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from decimal import Decimal
@@ -22,6 +23,8 @@ from archon.errors import ConfigError, Flaw, UnknownName
 from archon.suggest import hint
 
 V = TypeVar("V", bound=Value)
+_SECRET = re.compile(r"secret|password|key does not belong")
+"""What a message speaks of when the value must not be shown."""
 
 
 class Builder:
@@ -113,7 +116,8 @@ class Builder:
             self.flaw(place, f"unknown key {loc[-1]!r}", hint(str(loc[-1]), cls.model_fields))
         else:
             message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            self.flaw(place, f"{message[0].lower()}{message[1:]}, and found {_shown(given)}")
+            found = "" if _SECRET.search(message) else f", and found {_shown(given)}"
+            self.flaw(place, f"{message[0].lower()}{message[1:]}{found}")
 
 
 def component(kind: str, data: Any) -> Component:

@@ -94,6 +94,8 @@ def _yaml(text: str, name: str) -> Source:
         raise ConfigError([Flaw(name, f"not valid YAML: {str(error).splitlines()[0]}")]) from None
     except RecursionError:
         raise ConfigError([Flaw(name, "nested too deeply")]) from None
+    except ValueError as error:  # a scalar that is not what its form or its tag says
+        raise ConfigError([Flaw(name, f"not valid YAML: {error}")]) from None
     finally:
         loader.dispose()
 
@@ -146,6 +148,10 @@ def _toml(text: str, name: str) -> Source:
         found = re.search(r"\(at line (\d+)", str(error))
         place = f"{name}:{found[1]}" if found and name else name
         raise ConfigError([Flaw(place, f"not valid TOML: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([Flaw(name, "nested too deeply")]) from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise ConfigError([Flaw(name, f"not valid TOML: {error}")]) from None
     return Source(_texts(data) or None, name, dict(_toml_lines(text)))
 
 

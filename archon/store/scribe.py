@@ -41,6 +41,7 @@ class Scribe:
         self._where = where
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._failure: StoreError | None = None
+        self._finished = False
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(connect,), name="archon-store", daemon=True)
         self._idle: Work | None = None
@@ -56,6 +57,8 @@ class Scribe:
     def do(self, work: Callable[[sqlite3.Connection], T], *, writes: bool = True) -> asyncio.Future[T]:
         """Hand over work at once; the future is done when it is committed. Raises StoreError."""
         self._check()
+        if not self._thread.is_alive() or self._finished:
+            raise StoreError(f"the store {self._where} is closed")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(work, answer, writes))
         return answer
@@ -66,6 +69,7 @@ class Scribe:
 
     def finish(self) -> None:
         """Commit what is queued and end the thread. Raises the first error nobody has seen."""
+        self._finished = True
         self._jobs.put(_Job(None, None, False))
         self._thread.join()
         self._check()
@@ -83,6 +87,11 @@ class Scribe:
             return
         except sqlite3.Error as error:
             self._failure = explain(error, self._where)
+            return
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            self._failure = StoreUnusable(
+                f"cannot use the store {self._where}: {error}. Name another with --store"
+            )
             return
         finally:
             self._ready.set()

@@ -141,7 +141,8 @@ class SQLiteStore:
             async with asyncio.timeout(timeout):
                 await event.wait()
         except TimeoutError:
-            pass
+            if self._changed.get(pool) is event:
+                del self._changed[pool]
 
     # --- memory ------------------------------------------------------------------------------------
 
@@ -242,7 +243,11 @@ class SQLiteStore:
         return db
 
     def _beat(self, db: sqlite3.Connection) -> None:
-        db.execute("UPDATE owners SET beat = ? WHERE id = ?", (time.time(), self._owner))
+        db.execute(  # whoever was thought dead, and removed, is back
+            "INSERT INTO owners (id, host, pid, started, beat) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
+            (self._owner, socket.gethostname(), os.getpid(), _started(os.getpid()), time.time()),
+        )
 
     def _leave(self, db: sqlite3.Connection) -> None:
         db.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))

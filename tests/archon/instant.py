@@ -8,6 +8,7 @@ virtual seconds. So a whole run, its store included, is deterministic.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -79,10 +80,19 @@ class InstantStore(SQLiteStore):
 
 
 def patiently(work: Coroutine[Any, Any, T]) -> T:
-    """Run it on the virtual clock; a run that is stuck is a TimeoutError and not a test that hangs."""
+    """Run it on the virtual clock; a run that is stuck is a TimeoutError and not a test that hangs.
+
+    Exceptions that nobody retrieved, which the loop would only log, fail the test.
+    """
+    unseen: list[str] = []
 
     async def limited() -> T:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unseen.append(f"{context['message']}: {context}"))
         async with asyncio.timeout(PATIENCE):
             return await work
 
-    return virtually(limited())
+    result = virtually(limited())
+    gc.collect(0)
+    assert not unseen, unseen
+    return result

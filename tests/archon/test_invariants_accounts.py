@@ -79,11 +79,6 @@ async def test_answered_refused_and_retried_calls_are_all_in_the_books(reply: Ca
     assert made == ledger == counted > 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/calling.py:190 only BackendError and cancellation settle an attempt: a call whose backend "
-    "raises anything else (a fault in a third party's) was sent, and is in no ledger, budget or store",
-)
 async def test_a_call_whose_backend_breaks_is_in_the_books_all_the_same() -> None:
     def reply(call: Call) -> Any:
         raise ZeroDivisionError("a fault in the backend")
@@ -92,11 +87,6 @@ async def test_a_call_whose_backend_breaks_is_in_the_books_all_the_same() -> Non
     assert made == ledger == counted > 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/calling.py:388 a completion nobody asked for is charged to the budget, then its index is not "
-    "found: a ValueError ends the run, and what was charged is not in the ledger",
-)
 async def test_budget_and_ledger_agree_on_a_sample_that_nobody_asked_for() -> None:
     _, ledger, counted = await booked(backend(change=lambda c: [replace(c, index=c.index + 1000)]))
     assert ledger == counted
@@ -126,11 +116,6 @@ async def test_a_server_that_ignores_n_gives_every_sample_once_and_each_request_
     assert outcome.usage.requests == len(ignoring.calls) == 6
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/calling.py:186 a call that was cancelled while it waited for a slot was never sent, and is "
-    "recorded as a cancelled attempt: one row for each of up to 512 workers, at every early stop",
-)
 def test_a_call_that_was_never_sent_is_no_attempt() -> None:
     def reply(call: Call) -> Reply:
         return Reply("x", latency=1.0 if call.index == 0 else 600.0)
@@ -154,11 +139,6 @@ def test_a_call_that_was_never_sent_is_no_attempt() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:296, archon/trace.py:56 a trace must not raise, and FileTrace does where its disk is "
-    "full: the run ends between paying for a sample and storing it, so that what was paid is lost",
-)
 async def test_a_trace_that_cannot_be_written_costs_no_sample() -> None:
     store = InstantStore("store.sqlite")
     try:
@@ -190,11 +170,6 @@ class Careless(Stage):
             yield Candidate(f"{run.stage}#0", f"better than {sample.text}")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/session.py:184 a candidate without `stage` (its default) is a bare KeyError: '' from the "
-    "session after everything is paid; stamp it with the stage that wrote it, or say what is wrong",
-)
 async def test_a_candidate_that_does_not_say_its_stage_is_its_writers() -> None:
     async with Session(models={"default": backend()}, store=InstantStore()) as session:
         outcome = await session.solve(Careless(), PROBLEM)
@@ -210,11 +185,6 @@ class Stuttering(Stage):
             yield candidate
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/flow.py:202 a candidate that leaves twice stands twice in `final` (and votes twice), in "
-    "silence (invariant 3)",
-)
 async def test_a_candidate_that_is_passed_on_twice_leaves_once_or_is_an_error() -> None:
     async with Session(models={"default": backend()}, store=InstantStore()) as session:
         try:

@@ -29,11 +29,6 @@ async def test_a_strangers_database_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/store/scribe.py:79 only SQLite's errors and ours end the opening in an error; anything else "
-    "(here sqlite.py:241, a version that is no number) kills the thread in silence, and every use waits for ever",
-)
 async def test_a_strangers_database_whose_version_is_no_number_is_refused() -> None:
     foreign("2.1")
     with pytest.raises(StoreUnusable):
@@ -42,11 +37,6 @@ async def test_a_strangers_database_whose_version_is_no_number_is_refused() -> N
             await store.recall("kind", ["key"])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/store/scribe.py:61 work for a store that is closed is queued for a thread that has ended: a "
-    "problem that still runs when its session closes waits for ever; raise StoreError",
-)
 async def test_a_closed_store_says_so() -> None:
     store = SQLiteStore(STORE)
     await store.close()
@@ -92,11 +82,6 @@ async def test_a_thousand_claims_and_samples_of_two_stores_are_shared_out() -> N
     await one.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/store/sqlite.py:164 a wait that timed out leaves its event behind, bound to its loop: the same "
-    "store in another loop (a second `asyncio.run`, as in a notebook) raises RuntimeError",
-)
 def test_one_store_serves_one_loop_after_the_other() -> None:
     store = SQLiteStore(STORE)
 

@@ -77,6 +77,7 @@ def claims(store: InstantStore) -> int:
 
 # --- slow readers -----------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(
     "n",
     [0, 1, 255, 256, 257, 512, 600, 1_000, 3_000],
@@ -89,6 +90,48 @@ def test_however_many_and_however_slowly_they_are_read_all_arrive(n: int) -> Non
             return len((await session.solve(pipeline, PROBLEM)).candidates)
 
     assert patiently(work()) == n
+
+
+def test_where_the_budget_ends_while_workers_wait_for_room_the_draw_ends_too() -> None:
+    async def work() -> tuple[int, str]:
+        answers = model(lambda call: Reply("x", latency=0.001))
+        budget = Budgets(problem=Budget(requests=1_200))
+        async with Session(models=answers, store=InstantStore(), budget=budget) as session:
+            pipeline = Sample(n=3_000) | Verify(verifier=Good(pause=0.1), ahead=1) | BestOf()
+            outcome = await session.solve(pipeline, PROBLEM)
+            return len(outcome.candidates), outcome.stopped
+
+    assert patiently(work()) == (1_200, "budget")
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: archon/draw.py _sample: while a backend answers at once (recordings), a worker draws all that is left "
+    "without one turn for anybody else: other problems, deadlines and the progress line stand still",
+)
+def test_a_model_that_answers_at_once_leaves_turns_for_others() -> None:
+    longest = calls = 0
+
+    def reply(call: Call) -> str:
+        nonlocal calls
+        calls += 1
+        return "x"
+
+    async def others() -> None:
+        nonlocal longest, calls
+        while True:
+            longest, calls = max(longest, calls), 0
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        async with Session(models=model(reply), store=InstantStore()) as session:
+            ticking = asyncio.ensure_future(others())
+            await session.solve(Sample(n=5_000), PROBLEM)
+            ticking.cancel()
+            await asyncio.wait([ticking])
+
+    patiently(work())
+    assert longest <= 1_000
 
 
 class Readers(Stage):

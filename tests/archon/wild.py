@@ -193,6 +193,11 @@ def sampled(pipeline: Pipeline) -> int:
     return sum(node.stage.n for node in pipeline.nodes if isinstance(node.stage, Sample))
 
 
+def judges(pipeline: Pipeline) -> int:
+    """How many of its stages ask a judge."""
+    return len(pipeline.graph().models.get("judge", []))
+
+
 def timeless(usage: Usage) -> Usage:
     """Without seconds, which are sums of floats in another order."""
     return replace(usage, seconds=0.0)

@@ -13,7 +13,7 @@ from archon.config import dump, load
 from archon.errors import UnknownName
 from archon.pipeline import Pipeline
 from archon.problem import Case, Problem
-from archon.ready import names, ready, summary
+from archon.shelf import names, ready, summary
 from archon.stage import Count
 from archon.strategies.best_of import BestOf
 from archon.strategies.first_passing import FirstPassing

@@ -85,13 +85,34 @@ async def test_closing_twice_or_unused_is_fine(scratch: Path) -> None:
 
 async def test_closing_ends_what_is_running(scratch: Path) -> None:
     sandbox = Sandbox(1)
-    running = asyncio.ensure_future(sandbox.test(program(SLEEPING), CASES, SHORT))
+    running = asyncio.ensure_future(sandbox.test(program(SLEEPING), CASES, PATIENT))
     await until(lambda: len(processes(scratch)) > 1)
     await sandbox.close()
-    left = processes(scratch)
+    await until(lambda: not processes(scratch))
     with contextlib.suppress(ExecutionError):
         await running
-    assert not left
+    assert clean(scratch)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: verifiers/sandbox/worker.py:227 close() kills the zygote of a running program at once; with it goes "
+    "the only one who knows of children in sessions of their own: they live on; it should first be asked to end",
+)
+async def test_closing_ends_the_children_of_what_is_running_too(scratch: Path) -> None:
+    source = "import os, time\ndef f(x):\n    if os.fork() == 0: os.setsid()\n    time.sleep(600)"
+    sandbox = Sandbox(1)
+    limits = Limits(cpu_seconds=2, wall_seconds=2)
+    running = asyncio.ensure_future(sandbox.test(program(source), CASES, limits))
+    await until(lambda: len(processes(scratch)) == 3)
+    await sandbox.close()
+    with contextlib.suppress(ExecutionError):
+        await running
+    for _ in range(50):
+        if clean(scratch):
+            break
+        await asyncio.sleep(0.02)
+    assert clean(scratch)
 
 
 async def test_what_runs_while_it_is_closed_is_cleaned_up_when_it_ends(scratch: Path) -> None:
@@ -107,20 +128,28 @@ async def test_what_runs_while_it_is_closed_is_cleaned_up_when_it_ends(scratch: 
 # --- a zygote that is killed -------------------------------------------------------------------------
 
 
-async def test_an_idle_zygote_that_is_killed_is_replaced(scratch: Path) -> None:
-    async with opened() as sandbox:
-        await right(sandbox)
-        (before,) = zygotes(scratch)
-        os.kill(before, signal.SIGKILL)
-        await until(lambda: not processes(scratch))
-        await right(sandbox)
-        assert zygotes(scratch) and zygotes(scratch) != {before}
-    assert not processes(scratch)
-
-
 LEAKS = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # a test of its own says that nothing leaks
+
+
+@LEAKS
+async def test_an_idle_zygote_that_is_killed_is_replaced(scratch: Path) -> None:
+    async with opened() as sandbox:
+        before = await killed_while_idle(sandbox, scratch)
+        await right(sandbox)
+        assert zygotes(scratch) and zygotes(scratch) != before
+    assert not processes(scratch)
+    gc.collect()
+
+
+async def killed_while_idle(sandbox: Sandbox, scratch: Path) -> set[int]:
+    await right(sandbox)
+    before = zygotes(scratch)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: not processes(scratch))
+    return before
 
 
 @LEAKS
@@ -136,15 +165,36 @@ async def test_a_zygote_that_is_killed_in_the_middle_is_replaced(scratch: Path, 
     assert not processes(scratch)
 
 
-async def test_a_zygote_that_is_killed_leaves_no_socket_open(
-    scratch: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unraised(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was said of things thrown away without being closed."""
+    gc.collect()
     heard: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: heard.append(unraisable.exc_value))
+    return heard
+
+
+async def test_a_zygote_that_is_killed_leaves_no_socket_open(scratch: Path, unraised: list[object]) -> None:
     async with opened() as sandbox:
         await killed_in_the_middle(sandbox, scratch)
     gc.collect()
-    assert heard == []
+    assert unraised == []
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: verifiers/sandbox/executor.py:240 where the fork cannot be asked for, our end of the "
+    "program's socket is "
+    "never closed",
+)
+async def test_an_idle_zygote_that_is_killed_leaves_no_socket_open(
+    scratch: Path, unraised: list[object]
+) -> None:
+    async with opened() as sandbox:
+        await killed_while_idle(sandbox, scratch)
+        await right(sandbox)
+    gc.collect()
+    assert unraised == []
 
 
 @LEAKS
@@ -172,13 +222,46 @@ async def test_folders_nested_a_thousand_deep_are_removed_and_raise_nothing(scra
     assert clean(scratch)
 
 
+KILLING = "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    return x"
+
+
 @LEAKS
 async def test_a_program_that_kills_its_zygote_each_time_raises_nothing(scratch: Path) -> None:
-    source = "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    return x"
     async with opened() as sandbox:
-        report = await sandbox.test(program(source), CASES, PATIENT)
+        report = await sandbox.test(program(KILLING), CASES, PATIENT)
         assert report.status in ("wrong", "failed", "violation")
         await right(sandbox)
+    assert clean(scratch)
+
+
+@LEAKS
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: verifiers/sandbox/executor.py:71 the report on a program that killed its zygote speaks of one test, "
+    "whatever their number; all other reports have one result for each",
+)
+async def test_a_report_on_a_program_that_kills_its_zygote_speaks_of_every_test(scratch: Path) -> None:
+    async with opened() as sandbox:
+        report = await sandbox.test(program(KILLING), CASES, PATIENT)
+    assert len(report.tests) == len(CASES)
+
+
+@LEAKS
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: verifiers/sandbox/worker.py:246 shutil.rmtree in close() has no guard against deep folders "
+    "(zygote.py has "
+    "one): nested folders and a killed zygote make test() raise RecursionError",
+)
+async def test_deep_folders_of_a_killed_zygote_raise_nothing(scratch: Path) -> None:
+    source = (
+        "import os, signal\ndef f(x):\n    for _ in range(1100): os.mkdir('d'), os.chdir('d')\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)"
+    )
+    async with opened() as sandbox:
+        report = await sandbox.test(program(source), CASES, PATIENT)
+        assert report.status != "passed"
+    assert clean(scratch)
 
 
 # --- runs that are cancelled -------------------------------------------------------------------------
