@@ -53,13 +53,19 @@ class Graph:
             for number, path in enumerate(order)
         }
         self.order: dict[str, int] = {path: number for number, path in enumerate(order)}
-        self.titles: dict[str, str] = {}
-        """What the verdicts of each verifying stage go by: of two verifiers of one name, one would be forgotten."""
-        for path in order:
-            if (name := stages[path].title) is not None:
-                self.titles[path] = fresh_name(name, set(self.titles.values()))
         self.downstream: dict[str, frozenset[str]] = {p: frozenset(nx.descendants(graph, p)) for p in order}
         self.upstream: dict[str, frozenset[str]] = {p: frozenset(nx.ancestors(graph, p)) for p in order}
+        self.titles: dict[str, str] = {}
+        """What the verdicts of each verifying stage go by: of two of one name on one candidate, one would be
+        forgotten."""
+        for path in order:
+            if (name := stages[path].title) is not None:
+                met = {
+                    t
+                    for p, t in self.titles.items()
+                    if p in self.upstream[path] or self.upstream[p] & self.upstream[path]
+                }
+                self.titles[path] = fresh_name(name, met)
         flaws = list(self._flaws())
         if flaws:
             raise ConfigError(flaws)

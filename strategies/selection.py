@@ -15,7 +15,7 @@ from archon.candidate import Candidate
 from archon.problem import Problem
 from archon.run import Run
 from archon.stage import Candidates, Count, Plan, Stage, Stream
-from archon.suggest import hint
+from archon.suggest import nearest
 
 
 class Ballot(NamedTuple):
@@ -48,10 +48,13 @@ class Selector(Stage):
 
 
 def check_name(by: str | None, candidates: Sequence[Candidate]) -> None:
-    """Raise LookupError where candidates have verdicts and none is by this verifier: its name is misspelt."""
+    """Raise LookupError where no verdict is by this verifier, and one is by another of nearly that name.
+
+    A name that is like none of them may be that of a branch that gave no candidate.
+    """
     names = {name for c in candidates for name in c.verdicts}
-    if by is not None and names and by not in names:
-        raise LookupError(f"no verifier called {by!r} judged these candidates. {hint(by, names)}")
+    if by is not None and by not in names and (meant := nearest(by, names)) is not None:
+        raise LookupError(f"no verifier called {by!r} judged these candidates. Did you mean {meant!r}?")
 
 
 class ScoreSelector(Selector):

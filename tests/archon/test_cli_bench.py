@@ -141,11 +141,6 @@ def test_more_samples_add_to_what_is_there(capsys: pytest.CaptureFixture[str]) -
     assert [line["usage"]["requests"] for line in lines()] == [4, 4, 4]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/cli.py:175 a source with its default n is written `sample`, and `sample: {}` once n is "
-    "given: a run of one sample cannot grow (`holds another run`)",
-)
 @pytest.mark.parametrize("first", [(), ("--samples", "1")])
 def test_a_run_of_one_sample_can_grow_too(first: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     arrange(n=1)
@@ -197,10 +192,6 @@ def test_overwrite_replaces_another_run_and_keeps_the_samples(capsys: pytest.Cap
     assert (results()["seed"], results()["fresh"]["requests"]) == (1, 0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/harness.py:260 --overwrite leaves the replaced run's trace.jsonl; the new is appended",
-)
 def test_overwrite_leaves_no_trace_of_the_run_it_replaces(capsys: pytest.CaptureFixture[str]) -> None:
     arrange()
     bench(capsys, "--trace", "--set", "sample.temperature=0.5")

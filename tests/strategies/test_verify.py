@@ -184,12 +184,6 @@ def ensemble(a: str, b: str) -> dict[str, Scripted]:
     return {"a": of("a", a), "b": of("b", b), "default": of("default", "unused")}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/graph.py titles: the second `verify` of a pipeline gets a name of its own (`table-2`) also "
-    "where no candidate passes both, so an ensemble cannot be chosen from by its verifier's name, not even with "
-    "`called`: the second branch counts as unscored. Only stages on one candidate's way need names apart",
-)
 @pytest.mark.parametrize("by", [None, "table"])
 async def test_branches_that_share_no_candidate_share_a_verifiers_name(by: str | None) -> None:
     branches = BRANCHES[0] & BRANCHES[1]

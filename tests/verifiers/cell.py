@@ -40,11 +40,10 @@ def processes(folder: Path) -> set[int]:
     A zygote has the path on its command line, its forks with it; what they execute has it in its environment
     or stands in it.
     """
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and str(folder).encode() in _traces(entry):
-            found.add(int(entry.name))
-    return found
+    mark = str(folder).encode()
+    return {
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _bears(entry, mark)
+    }
 
 
 def zygotes(folder: Path) -> set[int]:
@@ -53,17 +52,15 @@ def zygotes(folder: Path) -> set[int]:
     return {pid for pid in alive if _parent(pid) not in alive}
 
 
-def _traces(entry: Path) -> bytes:
-    found = b""
-    for name in ("cmdline", "environ"):
-        try:
-            found += (entry / name).read_bytes() + b"\0"
-        except OSError:  # gone, or not ours to see
-            pass
+def _bears(entry: Path, mark: bytes) -> bool:
     try:
-        return found + str((entry / "cwd").readlink()).encode()
-    except OSError:
-        return found
+        return (
+            mark in (entry / "cmdline").read_bytes()
+            or mark in (entry / "environ").read_bytes()
+            or mark in str((entry / "cwd").readlink()).encode()
+        )
+    except OSError:  # gone, or not ours to see
+        return False
 
 
 def _parent(pid: int) -> int:

@@ -20,7 +20,7 @@ from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox.wire import Opaque
 from tests.verifiers.test_wire import VALUES
 
-QUICK = settings(max_examples=200, deadline=None)
+QUICK = settings(max_examples=100, deadline=None)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 Rule = Literal["equal", "same_set", "is_not_none", "anything"]
 HUGE = 10**400  # no float is as large

@@ -7,7 +7,6 @@ from tests.archon.malformed.yaml_files import Malformed
 _LINES = (
     "archon/config/source.py:165 `[pipeline.x]` after `[[pipeline]]` is not seen as the last item of the list"
 )
-_RAISES = "archon/config/source.py:142 tomllib raises {} beside TOMLDecodeError: a traceback"
 
 TOML = {
     "empty": Malformed("", ("empty", "pipeline")),
@@ -19,10 +18,10 @@ TOML = {
     "UTF-16": Malformed("pipeline = []\n".encode("utf-16"), ("not UTF-8",)),
     "zero byte": Malformed(b"pipeline = [\0]\n", ("not valid TOML",), 1),
     "very deep": Malformed(
-        "pipeline = " + "[" * 5000 + "]" * 5000, ("nested too deeply",), bug=_RAISES.format("RecursionError")
+        "pipeline = " + "[" * 5000 + "]" * 5000, ("nested too deeply",)
     ),
     "five thousand digits": Malformed(
-        f"[[pipeline]]\nsample = {{n = {'9' * 5000}}}\n", ("TOML",), bug=_RAISES.format("ValueError")
+        f"[[pipeline]]\nsample = {{n = {'9' * 5000}}}\n", ("TOML",)
     ),
     "misspelt stage": Malformed(
         "[[pipeline]]\nsample = {n = 1}\n\n[[pipeline]]\nmajority_vot = {}\n", ("'majority_vot'", "majority_vote"), 5
