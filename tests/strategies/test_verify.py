@@ -192,12 +192,6 @@ async def test_branches_that_share_no_candidate_share_a_verifiers_name(by: str |
     assert outcome.answer == "rich"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: strategies/selection.py check_name guesses from the candidates that came if `by` is misspelt: "
-    "where the named verifier's whole branch failed, or a budget ended it, the problem ends in StageFailed. "
-    "The graph knows the names: check them there, before anything is spent",
-)
 async def test_where_the_named_verifiers_branch_fails_the_others_are_chosen_from() -> None:
     named = Sample(model="a", n=2) | Verify(verifier=GRADED, called="first")
     other = Sample(model="b", n=2) | Verify(verifier=GRADED, called="second")
