@@ -126,7 +126,7 @@ def test_a_model_that_answers_at_once_leaves_turns_for_others() -> None:
     async def work() -> None:
         async with Session(models=model(reply), store=InstantStore()) as session:
             ticking = asyncio.ensure_future(others())
-            await session.solve(Sample(n=5_000), PROBLEM)
+            await session.solve(Sample(n=3_000), PROBLEM)
             ticking.cancel()
             await asyncio.wait([ticking])
 
