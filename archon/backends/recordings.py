@@ -5,7 +5,11 @@ JSONL (also .gz), one line per problem:  {"id"|"task_id"|"problem_id": ..., "sam
 CodeT's folders:  *_code_solution.jsonl with {"prompt", "samples"}, and a file that maps a prompt to its task
 
 A sample is text, or {"text", "finish", "prompt_tokens", "completion_tokens", "usd"}. The order in the file is
-the order of the samples.
+the order of the samples, where none has an "index".
+
+A line may say how its samples were drawn: "model", "backend", "messages" and "prefix" (all that was asked, not
+only the last "prompt"), "sampling". Lines that differ in these are pools of their own, and never mixed.
+`archon store export` writes all of it.
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from archon.backends.base import Sampling
+from pydantic import ValidationError
+
+from archon.backends.base import Request, Sampling
 from archon.errors import DataError
 
 _ID = ("id", "task_id", "problem_id", "problem")
@@ -27,20 +33,47 @@ _MANY = ("samples", "completions", "generations")
 _ONE = ("text", "completion", "solution", "output")
 
 
+_DRAWN = ("model", "backend", "messages", "prefix", "sampling")
+"""The keys of a line that tell one pool of a problem from another."""
+
+
+@dataclass
+class Pool:
+    """Samples of one problem that were drawn in one way."""
+
+    sampling: Sampling
+    model: str = ""
+    backend: Mapping[str, Any] = field(default_factory=dict)
+    asked: tuple[Any, str] | None = None
+    """The messages (None for raw text) and the prefix, where the file tells."""
+    samples: dict[int, Any] = field(default_factory=dict)
+
+    def answers(self, request: Request) -> bool:
+        """Whether the samples answer this request, as far as the file tells."""
+        if self.asked is None:
+            return not request.prefix
+        chat = [{"role": m.role, "content": m.content} for m in request.messages]
+        return self.asked == (chat if request.prompt is None else None, request.prefix)
+
+
 @dataclass
 class Recordings:
-    """Samples by problem, and how they were drawn as far as that is known."""
+    """Pools by problem."""
 
     path: Path
-    samples: dict[str, list[Any]] = field(default_factory=dict)
+    pools: dict[str, list[Pool]] = field(default_factory=dict)
     by_prompt: dict[str, str] = field(default_factory=dict)
     """Problem ids by prompt, where the file keeps prompts."""
     sampling: Sampling = field(default_factory=Sampling)
+    """How samples were drawn whose lines do not tell."""
 
-    @property
-    def count(self) -> int:
-        """How many samples in all."""
-        return sum(map(len, self.samples.values()))
+    def of(self, request: Request) -> list[Pool]:
+        """The pools that answer a request, however they were sampled."""
+        known = self.pools.get(request.problem)
+        if known is None:
+            prompt = request.prompt if request.prompt is not None else request.messages[-1].content
+            known = self.pools.get(self.by_prompt.get(prompt, ""), [])
+        return [pool for pool in known if pool.answers(request)]
 
 
 def read_recordings(path: Path) -> Recordings:
@@ -48,6 +81,7 @@ def read_recordings(path: Path) -> Recordings:
     file = _choose(path)
     found = Recordings(file, sampling=_sampling_of(file.name))
     tasks = _tasks_by_prompt(file.parent) if path.is_dir() else {}
+    pools: dict[tuple[str, str], Pool] = {}
     for number, row in read_jsonl(file):
         problem = next((str(row[k]) for k in _ID if k in row), None)
         prompt = row.get("prompt")
@@ -59,19 +93,53 @@ def read_recordings(path: Path) -> Recordings:
             )
         if isinstance(prompt, str):
             found.by_prompt[prompt] = problem
-        many = next((row[k] for k in _MANY if isinstance(row.get(k), list)), None)
-        if many is None:
-            one = next((row[k] for k in _ONE if isinstance(row.get(k), str)), None)
-            if one is None:
-                raise DataError(
-                    f"{file}:{number}: no samples; expected a list under {', '.join(_MANY)}, "
-                    f"or text under {', '.join(_ONE)}"
-                )
-            many = [{**row, "text": one}]
-        found.samples.setdefault(problem, []).extend(many)
-    if not found.samples:
+        key = (problem, json.dumps([row.get(name) for name in _DRAWN], sort_keys=True))
+        if key not in pools:
+            pools[key] = _pool(row, found.sampling, f"{file}:{number}")
+            found.pools.setdefault(problem, []).append(pools[key])
+        _add(pools[key].samples, row, f"{file}:{number}")
+    if not found.pools:
         raise DataError(f"{file} holds no recorded samples")
     return found
+
+
+def _pool(row: Mapping[str, Any], sampling: Sampling, place: str) -> Pool:
+    """An empty pool, as a line describes it."""
+    if row.get("sampling") is not None:
+        try:
+            sampling = Sampling.model_validate(row["sampling"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, ("sampling", *first["loc"])))
+            raise DataError(f"{place}: `{where}` is no sampling parameter of ours: {first['msg']}") from None
+    backend = row.get("backend")
+    return Pool(
+        sampling,
+        str(row.get("model") or ""),
+        backend if isinstance(backend, Mapping) else {},
+        (row["messages"], str(row.get("prefix") or "")) if "messages" in row else None,
+    )
+
+
+def _add(samples: dict[int, Any], row: Mapping[str, Any], place: str) -> None:
+    """Add a line's samples to its pool."""
+    many = next((row[k] for k in _MANY if isinstance(row.get(k), list)), None)
+    if many is None:
+        one = next((row[k] for k in _ONE if isinstance(row.get(k), str)), None)
+        if one is None:
+            raise DataError(
+                f"{place}: no samples; expected a list under {', '.join(_MANY)}, or text under {', '.join(_ONE)}"
+            )
+        many = [{**{key: value for key, value in row.items() if key != "index"}, "text": one}]
+    for sample in many:
+        index = sample.get("index") if isinstance(sample, Mapping) else None
+        if index is None:
+            index = len(samples)
+        if not isinstance(index, int) or index < 0:
+            raise DataError(f"{place}: the `index` of a sample is {str(index)[:60]!r}; expected 0, 1, 2, ...")
+        if index in samples:
+            raise DataError(f"{place}: sample {index} is given twice. Keep one of them")
+        samples[index] = sample
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from archon.cli.options import store_path
+
+if TYPE_CHECKING:
+    from archon.store.base import Recorded
 
 
 @click.group(short_help="Look into a store of samples; export them.")
@@ -63,7 +66,9 @@ def list_pools(file: Path | None, limit: int, as_json: bool) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--model", help="Only pools of this model.")
 def export(file: Path | None, model: str | None) -> None:
-    """Write samples as JSONL to standard output: one line per prompt, in the form `--replay` reads.
+    """Write samples as JSONL to standard output: one line per pool, in the form `--replay` reads.
+
+    Each keeps its number, tokens and money. Log-probabilities and calls that gave no sample are left out.
 
     \b
     archon store export > samples.jsonl
@@ -108,27 +113,53 @@ async def _export(path: Path, model: str | None) -> None:
                 samples.extend(page.samples)
                 cursor, done = page.cursor, page.done
             samples.sort(key=lambda s: s.index)
-            request = pool.request
-            prompt = request["prompt"] if request["prompt"] is not None else request["messages"][-1][1]
             line = {
-                "prompt": prompt,
+                "prompt": _prompt(pool.request),
                 "model": pool.model,
-                "sampling": request["sampling"],
-                "samples": [
-                    {
-                        "text": s.text,
-                        "finish": s.finish,
-                        "prompt_tokens": s.usage.prompt_tokens,
-                        "completion_tokens": s.usage.completion_tokens,
-                    }
-                    for s in samples
-                ],
+                "backend": pool.backend,
+                "messages": _chat(pool.request),
+                "prefix": pool.request["prefix"],
+                "sampling": pool.request["sampling"],
+                "samples": [_sample(s) for s in samples],
             }
             sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
     finally:
         await opened.close()
 
 
+def _sample(sample: Recorded) -> dict[str, Any]:
+    """A sample as archon/backends/recordings.py reads it."""
+    used = sample.usage
+    data = {
+        "index": sample.index,
+        "text": sample.text,
+        "finish": sample.finish,
+        "requests": used.requests,
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+    }
+    more = {
+        "stop": sample.stop,
+        "reasoning": sample.reasoning,
+        "cached_tokens": used.cached_tokens,
+        "reasoning_tokens": used.reasoning_tokens,
+        "estimated": bool(used.estimated),
+    }
+    data.update({name: value for name, value in more.items() if value})
+    return data if used.unpriced else {**data, "usd": float(used.usd)}
+
+
+def _chat(request: Any) -> list[dict[str, str]] | None:
+    """The messages; None where raw text was continued."""
+    if request["messages"] is None:
+        return None
+    return [{"role": role, "content": content} for role, content in request["messages"]]
+
+
+def _prompt(request: Any) -> str:
+    """The raw text, or the last message."""
+    return str(request["prompt"] if request["prompt"] is not None else request["messages"][-1][1])
+
+
 def _asked(request: Any) -> str:
-    text = request["prompt"] if request["prompt"] is not None else request["messages"][-1][1]
-    return " ".join(text.split())[:60]
+    return " ".join(_prompt(request).split())[:60]

@@ -94,6 +94,71 @@ async def test_codet_s_folder_says_which_prompt_is_which_task_and_how_it_was_sam
     assert len(texts(await play(tmp_path, 1, problem, sample={"temperature": 0.8}))) == 1
 
 
+# --- several pools of one prompt ---------------------------------------------------------------------
+
+
+def pool(*samples: Any, **drawn: Any) -> dict[str, Any]:
+    return {"prompt": "What is 6 times 7?", "samples": list(samples), **drawn}
+
+
+async def test_a_prompt_that_was_recorded_in_several_ways_is_replayed_from_the_one_that_is_meant(
+    tmp_path: Path,
+) -> None:
+    path = write(
+        tmp_path / "r.jsonl",
+        pool("a", model="m", sampling={"temperature": 0.5}),
+        pool("b", model="m", sampling={}),
+        pool("c", model="other", sampling={"temperature": 0.5, "seed": 3}),
+    )
+    for settings, text in (
+        ({"model": "other"}, "c"),
+        ({"sample": {"temperature": 1}}, "b"),
+        ({"model": "m", "sample": {"temperature": 0.5}}, "a"),
+        ({}, "b"),
+    ):
+        assert texts(await play(path, **settings)) == [text]
+    with pytest.raises(CapabilityError, match=r"temperature 1\.0 is asked for, and r\.jsonl .* with 0\.5"):
+        await play(
+            write(tmp_path / "r.jsonl", pool("a", sampling={"temperature": 0.5})), sample={"temperature": 1}
+        )
+
+
+async def test_where_nothing_tells_which_pool_is_meant_it_is_an_error_that_says_what_differs(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "r.jsonl", pool("a", model="m"), pool("b", model="other"))
+    with pytest.raises(CapabilityError, match=r"recorded in 2 ways in r\.jsonl, .* model \('m', 'other'\)"):
+        await play(path)
+
+
+async def test_lines_of_one_pool_go_on_where_the_last_ended_and_gaps_stay(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "r.jsonl",
+        pool("a", model="m"),
+        pool({"text": "c", "index": 2}, model="m"),
+        pool("x", model="n"),
+    )
+    outcome = await play(path, 3, model="m", samples_per_request=1)
+    assert texts(outcome) == ["a", "c"]
+    assert "has 2 recorded samples in r.jsonl, and number 2 is not among them" in str(
+        outcome.failures[0].error
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (pool("a", sampling={"temperature": -1}), r"r\.jsonl:1: `sampling\.temperature` is no"),
+        (pool("a", sampling="hot"), r"r\.jsonl:1: `sampling` is no"),
+        (pool({"text": "a", "index": -1}), r"r\.jsonl:1: the `index` of a sample is '-1'"),
+        (pool({"text": "a", "index": 1}, "b"), r"r\.jsonl:1: sample 1 is given twice"),
+    ],
+)
+def test_a_line_that_does_not_say_how_it_was_drawn_is_named(row: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says):
+        Replay(path=write(tmp_path / "r.jsonl", row)).connect()
+
+
 # --- beyond what was recorded -----------------------------------------------------------------------
 
 

@@ -199,11 +199,6 @@ def test_an_export_that_is_replayed_beyond_its_end_says_how_many_there_are(
     assert "0 recorded samples in samples.jsonl" in said.err
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/cli/store.py:110, backends/recordings.py:51 pools that differ in model, seed, parameters or "
-    "system message are exported under one prompt and read back as one list: a replay mixes them",
-)
 @pytest.mark.parametrize(
     "other",
     [
@@ -223,11 +218,6 @@ def test_pools_of_one_prompt_are_not_mixed(
     assert said.code == 2 or any(set(texts(json.loads(said.out))) <= set(pool) for pool in pools)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/backends/recordings.py:51 the `sampling` that an export holds is not read, so replaying it "
-    "with other parameters is not refused, as docs/benchmarks.md says it is",
-)
 def test_an_export_is_not_replayed_with_other_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     with served(counting) as server:
         ask(capsys, server, "Q", "--set", "sample.temperature=0.5")
@@ -237,11 +227,6 @@ def test_an_export_is_not_replayed_with_other_parameters(capsys: pytest.CaptureF
     assert "temperature" in said.err
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/cli/store.py:113 samples are exported as a list without their indices: behind one that failed "
-    "all move up, and a replay gives other samples than the run had",
-)
 def test_a_sample_that_failed_does_not_shift_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     def second_fails(asked: Asked) -> Answer:
         return Answer("refused", status=400) if asked.number == 1 else Answer(counting(asked))
@@ -256,11 +241,6 @@ def test_a_sample_that_failed_does_not_shift_the_others(capsys: pytest.CaptureFi
     ]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/cli/store.py:113 neither money nor cached and reasoning tokens are exported: a replay has not "
-    "the cost that the samples had (D5), though the form that --replay reads has a place for `usd`",
-)
 def test_the_recorded_cost_survives_the_export(capsys: pytest.CaptureFixture[str]) -> None:
     Path("prices.yaml").write_text(PRICES)
     with served(counting) as server:
@@ -276,7 +256,9 @@ def test_a_system_message_is_not_taken_for_the_prompt(capsys: pytest.CaptureFixt
         wanted = ask(capsys, server, "Q", "--set", "sample.system=Be brief.")
     (row,) = export(capsys)
     assert row["prompt"] == "Q"
-    assert texts(json.loads(replay(capsys, "Q").out)) == texts(wanted)
+    again = replay(capsys, "Q", "--set", "sample.system=Be brief.")
+    assert texts(json.loads(again.out)) == texts(wanted)
+    assert "0 recorded samples" in replay(capsys, "Q").err, "without it, another question is asked"
 
 
 def test_odd_text_survives_the_export(capsys: pytest.CaptureFixture[str]) -> None:
