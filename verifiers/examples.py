@@ -75,28 +75,34 @@ def _calls(text: str, entry_point: str) -> Iterator[tuple[tuple[Any, ...], dict[
         arguments = _arguments(text[match.end() : end])
         if arguments is None:
             continue
-        if re.search(r"\bassert\s+$", before):
-            expected = _asserted(text, line_start + before.rindex("assert"))
+        assertion = re.search(r"\bassert\b[^;]*$", before)
+        if assertion:
+            expected = _asserted(text, line_start + assertion.start(), text[match.start() : end + 1])
         else:
             expected = _expected(text, end + 1, doctest=">>>" in before)
         if expected is not _MISSING:
             yield (*arguments, expected)
 
 
-def _asserted(text: str, start: int) -> Any:
-    """What a call is asserted to be equal to; the assertion's own message is no part of it."""
+def _asserted(text: str, start: int, call: str) -> Any:
+    """What the assertion that begins here says this very call is equal to; its message is no part of it."""
     lines = text[start : start + _LONGEST].split("\n")
     for count in range(1, len(lines) + 1):
-        tree = _parse("\n".join(lines[:count]))
+        source = "\n".join(lines[:count])
+        tree = _parse(source)
         if tree is None:
             continue
         statement = tree.body[0]
-        test = statement.test if isinstance(statement, ast.Assert) else None
-        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-            try:
-                return ast.literal_eval(test.comparators[0])
-            except (ValueError, TypeError, RecursionError, MemoryError):
-                return _MISSING
+        if not isinstance(statement, ast.Assert):
+            return _MISSING
+        test = statement.test
+        for part in test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]:
+            if (
+                isinstance(part, ast.Compare)
+                and [type(op) for op in part.ops] == [ast.Eq]
+                and ast.get_source_segment(source, part.left) == call
+            ):
+                return _evaluated(part.comparators[0])
         return _MISSING
     return _MISSING
 
@@ -147,12 +153,11 @@ def _arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     call = tree.body[0].value
     if not isinstance(call, ast.Call):
         return None
-    try:
-        args = tuple(ast.literal_eval(a) for a in call.args)
-        kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg is not None}
-    except (ValueError, TypeError, RecursionError, MemoryError):
+    args = tuple(_evaluated(a) for a in call.args)
+    kwargs = {k.arg: _evaluated(k.value) for k in call.keywords if k.arg is not None}
+    if len(kwargs) < len(call.keywords) or any(a is _MISSING for a in (*args, *kwargs.values())):
         return None
-    return (args, kwargs) if len(kwargs) == len(call.keywords) else None
+    return args, kwargs
 
 
 def _literal_at(text: str, start: int) -> Any:
@@ -168,7 +173,7 @@ def _literal_at(text: str, start: int) -> Any:
     quoted = re.match(r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")""", line)
     if quoted:
         rest = line[quoted.end() :].strip()
-        if rest and not re.match(r"[#(.,;]|\band\b|if\b|because\b|since\b|//", rest):
+        if rest and not re.match(r"[#(,;]|\.(?![A-Za-z_])|\band\b|if\b|because\b|since\b|//", rest):
             return _MISSING
         return _literal(quoted[1])
     sum_up = re.fullmatch(r"[\d\s.+*/()-]+=\s*([^=]+)", line)  # the working out, and its result
@@ -199,11 +204,19 @@ def _literal(text: str) -> Any:
     text = {"true": "True", "false": "False", "null": "None"}.get(text, text)
     if not text or len(text) > _LONGEST:
         return _MISSING
+    tree = _parse(text.lstrip(" \t"))
+    if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
+        return _MISSING
+    return _evaluated(tree.body[0].value)
+
+
+def _evaluated(expression: ast.expr) -> Any:
+    """The value of a literal. Three dots stand for what was left out."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        if any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(expression)):
+            return _MISSING
+        return ast.literal_eval(expression)
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return _MISSING
 
 
