@@ -54,6 +54,8 @@ class Program(Value):
     entry_point: str
     packages: bool = False
     """Whether third-party packages of this environment can be imported."""
+    preload: tuple[str, ...] = ()
+    """Modules to import once for all programs that name the same ones, as they are slow to import. Trusted."""
 
     @cached_property
     def digest(self) -> str:

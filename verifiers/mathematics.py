@@ -14,19 +14,35 @@ from archon.errors import MissingExtra
 from archon.execution import Call, Limits, Program
 from archon.session import Session
 
-_SOURCE = '''
+_SOURCE = """
+import signal
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-_CONFIG = (LatexExtractionConfig(), ExprExtractionConfig())
+class Late(BaseException): 0
 
-def equal(gold, answer):
-    """Whether the answer equals gold, both as LaTeX or plain expressions."""
-    right = parse(f"${gold}$", _CONFIG, parsing_timeout=5) or parse(gold, _CONFIG, parsing_timeout=5)
-    given = parse(f"${answer}$", _CONFIG, parsing_timeout=5) or parse(answer, _CONFIG, parsing_timeout=5)
-    return bool(right and given and verify(right, given, timeout_seconds=5))
-'''
+def late(*_):
+    raise Late
+
+signal.signal(signal.SIGPROF, late)
+
+def read(text):
+    both = (LatexExtractionConfig(), ExprExtractionConfig())
+    return parse(f"${text}$", both, parsing_timeout=None) or parse(text, both, parsing_timeout=None)
+
+def equal(gold, answer, seconds):
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)  # again and again, as sympy may swallow the first
+    try:
+        right, given = read(gold), read(answer)
+        return bool(right and given and verify(right, given, timeout_seconds=None))
+    except Late:
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+"""
+_SECONDS = 5.0
+"""CPU time of one comparison: math-verify's own limit counts wall time, and calls what is late unequal."""
 _LIMITS = Limits(cpu_seconds=60, wall_seconds=180, memory_mb=4096)
-_PROGRAM = Program(source=_SOURCE, entry_point="equal", packages=True)
+_PROGRAM = Program(source=_SOURCE, entry_point="equal", packages=True, preload=("math_verify",))
 
 
 async def equal_answers(gold: str, answers: Sequence[str], session: Session) -> list[bool | None]:
@@ -38,19 +54,19 @@ async def equal_answers(gold: str, answers: Sequence[str], session: Session) -> 
     todo = [(k, a) for k, a in dict(zip(keys, answers, strict=True)).items() if k not in known]
     executor = await session.executor()
     while todo:
-        calls = [Call(args=(gold, answer)) for _, answer in todo]
+        calls = [Call(args=(gold, answer, _SECONDS)) for _, answer in todo]
         returned = await executor.evaluate(_PROGRAM, calls, _LIMITS)
         fresh: dict[str, bool | None] = {}
         for (key, _), one in zip(todo, returned, strict=True):
             if one.status == "skipped":
                 break  # the one before it took the process down: go on behind it, in a new one
+            if one.status == "timed_out" and fresh:
+                break  # those before it used up the time: it gets its own
             if one.status == "failed" and "No module named" in one.detail:
                 raise MissingExtra(
                     "math-verify is not installed, and formulas cannot be compared without it: pip install math-verify"
                 )
-            fresh[key] = (
-                bool(one.value) if one.status == "returned" else None  # failed is not unequal
-            )
+            fresh[key] = one.value if isinstance(one.value, bool) else None  # failed is not unequal
         known.update(fresh)
         await session.store.remember("math_equal", {k: json.dumps(v).encode() for k, v in fresh.items()})
         todo = todo[len(fresh) :]

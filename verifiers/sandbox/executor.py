@@ -78,11 +78,9 @@ class Sandbox:
             max(r.peak_mb for r in reports),
         )
 
-    async def evaluate(
-        self, program: Program, calls: Sequence[Call], limits: Limits, preload: tuple[str, ...] = ()
-    ) -> Sequence[Returned]:
+    async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
         """Call a program's function with each of the arguments, in one process, in order."""
-        results: Sequence[Returned] = await self._retried(self._evaluate, program, calls, limits, preload)
+        results: Sequence[Returned] = await self._retried(self._evaluate, program, calls, limits)
         return results
 
     async def close(self) -> None:
@@ -127,7 +125,7 @@ class Sandbox:
         return TestReport(first, (*results, *skipped), running.cpu, running.peak_mb)
 
     async def _check(self, program: Program, suite: Suite, limits: Limits) -> TestReport:
-        async with self._running(program, limits, judged=True) as running:
+        async with self._running(program, limits) as running:
             problem = await running.load()
             verdict = None
             if problem is None:
@@ -140,11 +138,9 @@ class Sandbox:
         assert problem is not None
         return TestReport(problem.status, (problem,), running.cpu, running.peak_mb)
 
-    async def _evaluate(
-        self, program: Program, calls: Sequence[Call], limits: Limits, preload: tuple[str, ...]
-    ) -> list[Returned]:
+    async def _evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> list[Returned]:
         results: list[Returned] = []
-        async with self._running(program, limits, preload=preload) as running:
+        async with self._running(program, limits) as running:
             problem = await running.load()
             if problem is None:
                 running.channel.send(b"".join(_call(c.args, c.kwargs) for c in calls))
@@ -163,10 +159,8 @@ class Sandbox:
     # --- processes ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _running(
-        self, program: Program, limits: Limits, *, judged: bool = False, preload: tuple[str, ...] = ()
-    ) -> AsyncIterator[_Running]:
-        async with self._worker(preload, program.packages) as worker:
+    async def _running(self, program: Program, limits: Limits) -> AsyncIterator[_Running]:
+        async with self._worker(program.preload, program.packages) as worker:
             running = _Running(worker, program, limits)
             try:
                 await running.start()
