@@ -3,6 +3,7 @@
 1. Samples the store has are delivered in the order they once arrived, each admitted by the budget as if
    it were paid for now, and entered with its recorded cost (failed attempts on its index included).
    Where a later stage may stop early they are offered one by one, so that only those used are counted.
+   A run that is run again delivers what it delivered, in the same order (archon.journal).
 2. Before anything new is paid for, the draw waits until those downstream want more.
 3. The missing indices are claimed, so that no other process samples them too, and sampled concurrently;
    each sample is handed to the store before it is delivered. Indices that another draw has claimed are
@@ -17,12 +18,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from archon.backends.base import Completion, Request
 from archon.calling import Billed, Caller
 from archon.candidate import Candidate, Failure
 from archon.errors import ArchonError, BackendError, BudgetExhausted, FatalError, NotRecorded
+from archon.journal import Script
 from archon.store.base import Attempt, Recorded
 from archon.tasks import settle
 from archon.usage import NOTHING, Usage
@@ -74,6 +77,9 @@ class Draw:
         self._cursor = 0
         self._stored: deque[Recorded] = deque()
         self._more_stored = True
+        self._script: Script | None = None
+        self._entry = 0
+        """This draw's number in the journal."""
         self._opened = self._launched = self._stopped = self._closed = False
         self._saving = 0
         """Samples handed to the store and not yet confirmed."""
@@ -94,7 +100,9 @@ class Draw:
             if self._stopped and not self._saving:
                 await self.aclose()
                 raise StopAsyncIteration
-            if self._stored:
+            if self._script is not None:
+                await self._follow(self._script)
+            elif self._stored:
                 await self._offer_stored()
             elif self._more_stored:
                 await self._read_stored()
@@ -113,6 +121,7 @@ class Draw:
             raise item
         self._make_room()
         self._undelivered.discard(item.index)
+        self.run.scope.journal.delivered(self._entry, item.index)
         number = self._number(item.index)
         return Candidate(
             id=f"{self.run.stage}#{number}",
@@ -156,7 +165,10 @@ class Draw:
         self._opened = True
         run = self.run
         self._caller.check(self._request, run.meter)
-        start = run.scope.allocate(self._key, self._count)
+        if run.scope.replay is not None and self._count:
+            self._script = run.scope.replay.script(run.stage, self._key, self._count)
+        start = self._script.start if self._script else run.scope.allocate(self._key, self._count)
+        self._entry = run.scope.journal.opened(run.stage, self._key, start, self._count)
         self._indices = range(start, start + self._count)
         self._undelivered = set(self._indices)
         run.scope.draws.add(self)
@@ -164,14 +176,65 @@ class Draw:
             self._stopped = True
             return
         self._pool = await self._store.pool(self._key, self._caller.backend.identity, self._request.content)
+        await self._read_attempts()
+
+    async def _read_attempts(self) -> None:
+        """What was paid for samples before they came: attempts that were tried again. What ended in a failure
+        for good, or was cancelled, belongs to the run that saw it."""
+        self._past.clear()
         for attempt in await self._store.attempts(self._pool, self._indices):
-            if attempt.kind in ("retried", "failed"):  # what cancelled draws cost is no part of this one
+            if attempt.index not in self._undelivered:
+                continue
+            if attempt.kind == "retried":
                 self._past[attempt.index] = self._past.get(attempt.index, NOTHING) + attempt.usage
+            elif attempt.kind == "failed":
+                self._past.pop(attempt.index, None)
 
     async def _read_stored(self) -> None:
         page = await self._store.read(self._pool, self._indices, self._cursor)
         self._cursor, self._more_stored = page.cursor, not page.done
         self._stored.extend(page.samples)
+
+    async def _follow(self, script: Script) -> None:
+        """Deliver the next of what the same run once delivered; at the end go on, or stop, as it did."""
+        replay = self.run.scope.replay
+        assert replay is not None
+        if not script.turns:
+            self._script = None
+            self._stopped |= script.ended
+            return
+        place, index = script.turns[0]
+        replay.looking += 1
+        try:
+            recorded = await self._find(index)
+        finally:
+            replay.looking -= 1
+        await replay.turn(self.run.stage, place)
+        if recorded is None:  # the store has lost it
+            replay.release()
+            self._leave_script()
+        elif not self._stopped and await self._enter_stored(recorded, recorded.usage):
+            script.turns.popleft()
+            self._stored.remove(recorded)
+            replay.over(place)
+
+    async def _find(self, index: int) -> Recorded | None:
+        """The stored sample of this index; what is read on the way waits in `_stored`."""
+        seen = 0
+        while True:
+            for recorded in islice(self._stored, seen, None):
+                if recorded.index == index:
+                    return recorded
+            seen = len(self._stored)
+            if not self._more_stored:
+                return None
+            await self._read_stored()
+
+    def _leave_script(self) -> None:
+        if self._script is not None:
+            turns, self._script = self._script.turns, None
+            assert self.run.scope.replay is not None
+            self.run.scope.replay.over(*(place for place, _ in turns))
 
     async def _offer_stored(self) -> None:
         if self.run.may_stop_early:
@@ -183,12 +246,16 @@ class Draw:
         """Whether the budgets let this stored sample in; enters its cost if so."""
         if recorded.index not in self._undelivered:
             return True
-        past = self._past.pop(recorded.index, NOTHING)
         # The worst case must fit, as it had to when the sample was paid for: with and without a store
         # the same budget admits the same samples.
         worst = self._caller.worst_case(self._request, 1, self._prompt_tokens, recorded.usage.requests > 0)
+        return await self._enter_stored(recorded, worst)
+
+    async def _enter_stored(self, recorded: Recorded, most: Usage) -> bool:
+        """Deliver a stored sample with its cost, if the budgets have room for `most`; whether they have."""
+        past = self._past.pop(recorded.index, NOTHING)
         try:
-            hold = await self.run.meter.reserve(worst + past, fresh=False)
+            hold = await self.run.meter.reserve(most + past, fresh=False)
         except BudgetExhausted as error:
             self._exhaust(error)
             return False
@@ -203,7 +270,7 @@ class Draw:
         return True
 
     async def _admit_attempts(self, missing: Sequence[int]) -> bool:
-        """What failed attempts cost on samples that never came counts with those to come; whether it fits."""
+        """What attempts cost on samples that have not come yet counts with those to come; whether it fits."""
         for index in missing:
             past = self._past.pop(index, NOTHING)
             if past == NOTHING:
@@ -212,6 +279,7 @@ class Draw:
                 hold = await self.run.meter.reserve(past, fresh=False)
             except BudgetExhausted as error:
                 self._exhaust(error)
+                self._give_up(missing)
                 return False
             hold.charge(past)
             hold.close()
@@ -237,9 +305,9 @@ class Draw:
         if self.run.session.offline:
             self._fail(missing, NotRecorded("the store has no such sample, and the session is offline"))
             return
-        if not await self._admit_attempts(missing):
-            return
         granted = await self._claim(missing)
+        if not await self._admit_attempts(granted):
+            return
         self._todo.extend(granted)
         self._elsewhere = set(missing) - set(granted)
         if self._elsewhere:
@@ -357,15 +425,16 @@ class Draw:
         self._claimed.discard(completion.index)
         self._saving += 1
         saved = self._store.put(self._pool, [recorded])
-        saved.add_done_callback(lambda done: self._saved(recorded, done))
+        saved.add_done_callback(self._saved)
 
-    def _saved(self, recorded: Recorded, done: asyncio.Future[None]) -> None:
+    def _saved(self, done: asyncio.Future[Sequence[Recorded]]) -> None:
         self._saving -= 1
         if done.cancelled():
             return
         error = done.exception()
         if error is None:
-            self._push(recorded)
+            for recorded in done.result():
+                self._push(recorded)
         else:
             self._push(error if isinstance(error, Exception) else RuntimeError(str(error)))
             self._stopped = True
@@ -402,12 +471,18 @@ class Draw:
             while more and not self._stopped:
                 page = await self._store.read(self._pool, self._indices, self._cursor)
                 self._cursor, more = page.cursor, not page.done
+                if any(recorded.index in self._elsewhere for recorded in page.samples):
+                    await self._read_attempts()
                 for recorded in page.samples:
                     if recorded.index in self._elsewhere and not await self._admit_stored(recorded):
                         return
             if self._elsewhere:
                 freed = await self._claim(sorted(self._elsewhere))
                 self._elsewhere.difference_update(freed)
+                if freed:
+                    await self._read_attempts()
+                    if not await self._admit_attempts(freed):
+                        return
                 self._todo.extend(freed)
                 self._start_workers(len(freed))
 
@@ -435,6 +510,7 @@ class Draw:
         self._launched = True
         self._more_stored = False
         self._stored.clear()
+        self._leave_script()
 
     def stop(self) -> None:
         """End at once (the deadline has passed): what has arrived is still delivered."""
@@ -448,6 +524,7 @@ class Draw:
         if self._closed:
             return
         self._closed = self._stopped = True
+        self._leave_script()
         try:
             await settle(self._tasks)
         finally:

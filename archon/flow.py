@@ -13,14 +13,15 @@ for its next candidate. So replaying a run that stopped early pays for nothing.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import aclosing
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
 from archon.candidate import Candidate
 from archon.errors import ArchonError, BudgetExhausted, StageFailed
 from archon.graph import Graph, Place
+from archon.journal import Replay
 from archon.problem import Problem
 from archon.run import Run
 from archon.tasks import first_error
@@ -53,9 +54,14 @@ class Inbox:
         """Whether the reader has nothing left and waits for more."""
         return bool(self._readers) and not self._ready
 
+    @property
+    def full(self) -> bool:
+        """Whether those who write must wait."""
+        return len(self._ready) >= _CAPACITY and not self.closed
+
     async def put(self, feeder: str, candidate: Candidate) -> None:
         """Pass a candidate on, waiting while the inbox is full."""
-        while len(self._ready) >= _CAPACITY and not self.closed:
+        while self.full:
             ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._writers.append(ticket)
             await ticket
@@ -144,6 +150,10 @@ class Flow:
         self.graph = graph
         self.problem = problem
         self._waiting: list[asyncio.Future[None]] = []
+        self._parked: Counter[str] = Counter()
+        """Stages that wait until others want more or have room."""
+        self.replay: Replay | None = None
+        """The turns to keep, where this run is run again."""
         self.inboxes = {
             place.path: Inbox(
                 place.before, len(place.before) > 1 and graph.shares_ancestor(place), self.pulse
@@ -220,7 +230,11 @@ class Flow:
         if not place.after:
             self.final.append(candidate)
         for after in place.after:
-            await self.inboxes[after].put(place.path, candidate)
+            if self.inboxes[after].full:
+                with self._parking(place.path):
+                    await self.inboxes[after].put(place.path, candidate)
+            else:
+                await self.inboxes[after].put(place.path, candidate)
 
     # --- whether more is wanted --------------------------------------------------------------------
 
@@ -230,13 +244,30 @@ class Flow:
         for ticket in waiting:
             if not ticket.done():
                 ticket.set_result(None)
+        if self.replay is not None:
+            self.replay.look()
 
     async def until_wanted(self, path: str) -> None:
         """Until every stage after `path` has digested what it has and waits for more."""
         while not self._read(path) or not all(self._wants(later) for later in self.graph.downstream[path]):
             ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(ticket)
-            await ticket
+            with self._parking(path):
+                await ticket
+
+    def quiet(self, asking: Collection[str]) -> bool:
+        """Whether every stage waits: for a candidate, for room, or, as those `asking`, for its turn."""
+        return all(path in asking or self._parked[path] or self._wants(path) for path in self.graph.places)
+
+    @contextmanager
+    def _parking(self, path: str) -> Iterator[None]:
+        self._parked[path] += 1
+        if self.replay is not None:
+            self.replay.look()
+        try:
+            yield
+        finally:
+            self._parked[path] -= 1
 
     def _read(self, path: str) -> bool:
         """Whether some way from here to the end is still open; closing travels upstream stage by stage."""

@@ -18,6 +18,7 @@ from archon.backends.base import Request, Sampling
 from archon.candidate import Candidate, Failure, Verdict
 from archon.draw import Draw
 from archon.errors import ArchonError, BudgetExhausted
+from archon.journal import Journal, Replay
 from archon.problem import Message, Problem
 from archon.tasks import settle
 
@@ -38,7 +39,7 @@ _AHEAD = 16
 class Scope:
     """The state of one problem's solving, shared by its stages."""
 
-    def __init__(self, problem: Problem, meter: Meter, ledger: Ledger) -> None:
+    def __init__(self, problem: Problem, meter: Meter, ledger: Ledger, replay: Replay | None = None) -> None:
         self.problem = problem
         self.meter = meter
         self.ledger = ledger
@@ -47,12 +48,15 @@ class Scope:
         self.expired = False
         self.draws: set[Draw] = set()
         self.kept: dict[str, Any] = {}
+        self.journal = Journal()
+        self.replay = replay
+        """What this run delivered the last time, where it is run again."""
         self._drawn: dict[str, int] = {}
 
     def allocate(self, pool: str, count: int) -> int:
         """The first of `count` indices that no other draw of this problem has: draws never share
         samples within a problem, so that they stay independent."""
-        start = self._drawn.get(pool, 0)
+        start = self._drawn.get(pool, 0 if self.replay is None else self.replay.drawn(pool))
         self._drawn[pool] = start + count
         return start
 
@@ -64,6 +68,8 @@ class Scope:
         """The deadline has passed: sources stop, calls in flight are cancelled."""
         self.expired = True
         self.note_exhausted(BudgetExhausted("problem", "seconds", "the problem's seconds are over"))
+        if self.replay is not None:
+            self.replay.release()
         for draw in tuple(self.draws):
             draw.stop()
 
@@ -254,6 +260,8 @@ class Run:
         self.scope.note_exhausted(
             BudgetExhausted(f"stage {self.stage}", "seconds", f"the seconds of stage {self.stage!r} are over")
         )
+        if self.scope.replay is not None:
+            self.scope.replay.release()
         for draw in [d for d in self.scope.draws if d.run is self]:
             draw.stop()
 

@@ -25,6 +25,7 @@ from archon.candidate import Candidate, Outcome, StopReason
 from archon.errors import AllCandidatesFailed, BudgetExhausted, UnknownName
 from archon.flow import Flow
 from archon.graph import Graph, Place
+from archon.journal import Replay
 from archon.ledger import Ledger
 from archon.pipeline import Pipeline
 from archon.problem import Problem
@@ -114,15 +115,24 @@ class Session:
         """
         graph = pipeline if isinstance(pipeline, Graph) else _pipeline(pipeline).graph()
         self.check(graph)
-        scope = Scope(problem, Meter("problem", self.budget.problem, self.meter), Ledger(self.ledger))
+        key = self._settlement_key(graph, problem)
+        record = await self._settlement(key)
+        scope = Scope(
+            problem,
+            Meter("problem", self.budget.problem, self.meter),
+            Ledger(self.ledger),
+            self._replay(record, graph),
+        )
         timers = self._timers(graph, scope)
         self._solving.add(scope)
         flow = Flow(graph, problem, lambda place, flow: self._open_run(place, flow, scope, timers))
+        if scope.replay is not None:
+            flow.replay, scope.replay.quiet = scope.replay, flow.quiet
         if self.expired:
             scope.expire()
         try:
             await flow.run()
-            outcome = await self._settled(self._outcome(flow, scope), graph, scope)
+            outcome = await self._settled(self._outcome(flow, scope), scope, key, record)
         except BaseException:
             scope.ledger.publish()
             raise
@@ -215,27 +225,45 @@ class Session:
             exhausted=exhausted,
         )
 
-    async def _settled(self, outcome: Outcome, graph: Graph, scope: Scope) -> Outcome:
+    async def _settlement(self, key: str) -> dict[str, Any] | None:
+        """What is remembered of this run, where it has been run before."""
+        found = (await self.store.recall("settlement", [key])).get(key)
+        record: dict[str, Any] | None = None if found is None else json.loads(found)
+        return record
+
+    def _replay(self, record: dict[str, Any] | None, graph: Graph) -> Replay | None:
+        """The order to keep to. None where the run was cut off by time, or may spend more than it did then."""
+        if record is None or record["stopped"] == "deadline" or "journal" not in record:
+            return None
+        budgets = [self.budget.run, self.budget.problem]
+        budgets += [place.stage.budget for place in graph.places.values() if place.stage.budget is not None]
+        if any(budget.counts == "fresh" for budget in budgets):
+            return None
+        # Of the run's budget others may have left more than then.
+        return Replay(
+            record["journal"], ended=bool(record["exhausted"]) and record["exhausted"][:4] != "run."
+        )
+
+    async def _settled(
+        self, outcome: Outcome, scope: Scope, key: str, record: dict[str, Any] | None
+    ) -> Outcome:
         """The outcome with the cost the same run once had, where it is replayed entirely.
 
         What an early stop cancelled, and what arrived too late to be used, was paid for then; a replay
         uses neither, so its cost is read from the record of the first time.
         """
-        key = self._settlement_key(graph, scope.problem)
-        found = None
-        if outcome.fresh.requests == 0:
-            found = (await self.store.recall("settlement", [key])).get(key)
-        if found is None:
+        if outcome.fresh.requests or record is None:
             record = {
                 "stopped": outcome.stopped,
                 "exhausted": outcome.exhausted,
                 "by_stage": {name: u.exact() for name, u in outcome.by_stage.items()},
                 "by_model": {name: u.exact() for name, u in outcome.by_model.items()},
+                "journal": scope.journal.as_json(),
             }
-            await self.store.remember("settlement", {key: json.dumps(record).encode()}, replace=True)
+            items = {key: json.dumps(record).encode()}
+            await self.store.remember("settlement", items, replace=outcome.fresh.requests > 0)
             scope.ledger.publish()
             return outcome
-        record = json.loads(found)
         by_stage = {name: Usage.from_json(u) for name, u in record["by_stage"].items()}
         by_model = {name: Usage.from_json(u) for name, u in record["by_model"].items()}
         scope.meter.charge(total(by_stage.values()) - outcome.usage)
@@ -250,7 +278,10 @@ class Session:
         )
 
     def _settlement_key(self, graph: Graph, problem: Problem) -> str:
-        models = {name: self.caller(name).backend.identity for name in sorted(graph.models)}
+        models = [
+            (name, self.caller(name).backend.identity, self.sampling(name, None))
+            for name in sorted(graph.models)
+        ]
         parts = (repr(graph.pipeline), repr(problem), repr(self.budget), repr(self.seed), repr(models))
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -91,8 +91,11 @@ class Store(Protocol):
         draw that is still alive."""
         ...
 
-    def put(self, pool: int, samples: Sequence[Recorded]) -> asyncio.Future[None]:
-        """Record samples and give up their claims.
+    def put(self, pool: int, samples: Sequence[Recorded]) -> asyncio.Future[Sequence[Recorded]]:
+        """Record samples and give up their claims; the samples as they are stored.
+
+        Where one of an index was there already, that one stays and is given back, and what the new one
+        cost is kept as an attempt.
 
         They are handed over before this returns (so cancelling the caller does not lose them); when
         the future is done they survive a `kill -9`.

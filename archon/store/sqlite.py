@@ -28,6 +28,7 @@ from archon.usage import Usage, total
 _VERSION = 1
 _SILENT_SECONDS = 60.0
 _BEAT_SECONDS = 15.0
+_COLUMNS = "idx, text, finish, stop, reasoning, logprobs, usage"
 
 
 class SQLiteStore:
@@ -62,7 +63,7 @@ class SQLiteStore:
 
         def work(db: sqlite3.Connection) -> Page:
             rows = db.execute(
-                "SELECT seq, idx, text, finish, stop, reasoning, logprobs, usage FROM samples "
+                f"SELECT seq, {_COLUMNS} FROM samples "
                 "WHERE pool = ? AND idx >= ? AND idx < ? AND seq > ? ORDER BY seq LIMIT ?",
                 (pool, indices.start, indices.stop, cursor, limit),
             ).fetchall()
@@ -89,8 +90,8 @@ class SQLiteStore:
         """Those of the indices that are now ours to sample."""
         return await self._scribe.do(partial(self._claim, pool=pool, indices=list(indices)))
 
-    def put(self, pool: int, samples: Sequence[Recorded]) -> asyncio.Future[None]:
-        """Record samples and give up their claims."""
+    def put(self, pool: int, samples: Sequence[Recorded]) -> asyncio.Future[Sequence[Recorded]]:
+        """Record samples and give up their claims; the samples as they are stored."""
         rows = [
             (
                 pool,
@@ -105,8 +106,9 @@ class SQLiteStore:
             for s in samples
         ]
 
-        def work(db: sqlite3.Connection) -> None:
-            for row, sample in zip(rows, samples, strict=True):
+        def work(db: sqlite3.Connection) -> Sequence[Recorded]:
+            stored = list(samples)
+            for place, (row, sample) in enumerate(zip(rows, samples, strict=True)):
                 added = db.execute(
                     "INSERT OR IGNORE INTO samples (pool, idx, text, finish, stop, reasoning, logprobs, usage)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -114,9 +116,14 @@ class SQLiteStore:
                 ).rowcount
                 if not added:  # somebody thought us dead and sampled it too: what we paid is not forgotten
                     _note(db, pool, [Attempt(sample.index, "duplicate", sample.usage)])
+                    theirs = db.execute(
+                        f"SELECT {_COLUMNS} FROM samples WHERE pool = ? AND idx = ?", (pool, sample.index)
+                    )
+                    stored[place] = _recorded(theirs.fetchone())
             db.executemany(
                 "DELETE FROM claims WHERE pool = ? AND idx = ?", [(pool, s.index) for s in samples]
             )
+            return stored
 
         done = self._scribe.do(work)
         done.add_done_callback(lambda _: self._announce(pool))

@@ -127,12 +127,6 @@ def test_of_an_early_stop_the_bill_of_what_was_cut_off_is_replayed_too() -> None
 # --- early stopping ---------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:14 a replay offers stored samples one by one, so those that had arrived while the "
-    "chosen one was being verified are missing from its candidates: the verifier's errors, and every figure made "
-    "from candidates, change when a finished run is run again",
-)
 def test_a_replay_of_an_early_stop_has_the_same_candidates() -> None:
     pipeline = Sample(n=4) | Verify(verifier=Good(pause=1.0)) | FirstPassing()
     (first, _), (again, _) = twice(pipeline, model(lambda call: "good"))
@@ -145,11 +139,6 @@ def test_a_replay_ends_for_the_same_reason() -> None:
     assert again.stopped == first.stopped
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:177 where branches meet, a replay delivers the first branch's stored samples first "
-    "and not in the order in which both once arrived, so another candidate is the first to pass",
-)
 def test_where_branches_meet_a_replay_stops_at_the_same_one() -> None:
     both = Sample(model="slow") & Sample(model="fast")
     pipeline = both | Verify(verifier=Good(pause=1.0)) | FirstPassing()
@@ -169,11 +158,6 @@ def test_while_closing_travels_upstream_nothing_more_is_asked() -> None:
     assert none == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:340 samples that a neighbour pays for are read some turns after they are stored, our "
-    "own are delivered as they are saved, so a replay, which goes by the order in the store, sees another order",
-)
 def test_beside_a_neighbour_that_shares_its_samples_a_replay_stops_at_the_same_one() -> None:
     pipeline = Sample(n=2) | Verify(verifier=Good()) | FirstPassing()
     neighbour = Problem.ask("a question", id="neighbour")
@@ -201,12 +185,6 @@ def test_beside_a_neighbour_that_shares_its_samples_a_replay_stops_at_the_same_o
 # --- judges -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/run.py:51 which of a pool's samples a draw gets goes by the order in which draws are opened; "
-    "where two candidates of two branches are asked about in the same words, that is the order of arrival, which "
-    "a replay does not keep: each gets the other's verdict",
-)
 def test_a_replay_gives_each_candidate_its_own_verdict_back() -> None:
     def same(name: str, latency: float) -> Scripted:
         return model(lambda call: Reply("42", latency=latency), name)
@@ -225,11 +203,6 @@ def test_a_replay_gives_each_candidate_its_own_verdict_back() -> None:
 # --- budgets ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:184 calls that wait for the budget keep the bound by bytes they came with, a replay "
-    "has learned the prompt's true size by then: it finds room, and makes calls that the finished run did not",
-)
 def test_a_budget_in_tokens_ends_a_replay_where_it_ended_the_run() -> None:
     answers = model(lambda call: Reply("x", latency=1.0, tokens=Tokens(3, completion=10)), max_tokens=10)
     (first, _), (again, none) = twice(Sample(n=8), answers, budget=Budgets(problem=Budget(tokens=90)))
@@ -278,11 +251,6 @@ def test_the_runs_budget_ends_a_replay_where_it_ended_the_run() -> None:
 # --- neighbours -------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:163 failed attempts are read when a draw opens; those that a neighbour makes for the "
-    "same sample afterwards are missing, so one sample has two recorded costs",
-)
 def test_a_sample_costs_the_same_whoever_paid_for_it() -> None:
     def reply(call: Call) -> Any:
         return Reply("x", latency=1.0) if call.attempt else Overloaded("busy", retry_after=0.1)
@@ -296,12 +264,6 @@ def test_a_sample_costs_the_same_whoever_paid_for_it() -> None:
     assert patiently(work()) == [2, 2]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/session.py:240 the record of what a run cost is kept by the models' identities, without their "
-    "own `sampling` and `max_tokens`: two settings of one model overwrite each other's, and a replay of one "
-    "reports what the other cost",
-)
 def test_two_settings_of_one_model_keep_their_own_costs() -> None:
     def reply(call: Call) -> Reply:
         warm = (call.request.sampling.temperature or 0) > 0.5
@@ -320,11 +282,6 @@ def test_two_settings_of_one_model_keep_their_own_costs() -> None:
     assert patiently(work(0.1)) == (20, 0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:303 where somebody who thought us dead has stored a sample before us, ours is "
-    "refused by the store (`duplicate`) and delivered all the same: the outcome holds a text that no replay will have",
-)
 def test_what_was_delivered_is_what_is_stored() -> None:
     answers = model(lambda call: Reply("ours", latency=1.0))
 
@@ -344,12 +301,6 @@ def test_what_was_delivered_is_what_is_stored() -> None:
     assert patiently(work(beaten=False)) == first
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py _launch: a replay pays for what the first judge lacks before it has counted what the "
-    "second once used, since stored calls take no time and what lies between does: the last of a budget goes to "
-    "other calls than it did, and a finished run makes new ones",
-)
 def test_two_judges_share_a_budget_in_a_replay_as_they_once_did() -> None:
     models = {
         "default": model(lambda call: f"{call.index}"),
@@ -363,13 +314,6 @@ def test_two_judges_share_a_budget_in_a_replay_as_they_once_did() -> None:
     assert [c.accepted for c in again.candidates] == [c.accepted for c in first.candidates]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py _admit_attempts: what a sample cost that failed for good is counted again in every "
-    "later run, before it is asked again, so the budget that was enough ends the run; and as nothing is fresh then, "
-    "the old record says `complete`: the sample is neither there, nor failed, nor out of budget. Only attempts that "
-    "were to be retried belong to what goes on",
-)
 def test_what_failed_can_be_asked_again_within_the_budget_that_was_enough() -> None:
     answers = model(lambda call: RequestRejected("no") if call.index == 1 else "fine")
     budget = Budgets(problem=Budget(requests=3))

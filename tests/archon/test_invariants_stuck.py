@@ -261,7 +261,7 @@ def test_cancelled_while_it_claims_a_draw_gives_up_what_it_claimed(read: bool) -
         async with Session(models=model(lambda call: "x"), store=store) as session:
             pipeline = Sample(n=3) | Verify(verifier=Good())
             solving = asyncio.ensure_future(session.solve(pipeline if read else Sample(n=3), PROBLEM))
-            await asyncio.sleep(1.0)  # pool, attempts and samples have been read; the claim is on its way
+            await asyncio.sleep(1.35)  # record, pool, attempts and samples are read; the claim is on its way
             assert claims(store) == 3
             solving.cancel()
             await asyncio.wait([solving])

@@ -1,0 +1,133 @@
+"""The order in which one problem's samples were delivered, and a replay that keeps to it (invariant 1).
+
+Where two branches meet, where a run stops early, and where a budget runs out, the outcome depends on
+what came before what. So a finished run remembers, beside its cost, which samples each draw delivered
+and in which order; when the same run is run again, its draws deliver the same samples in that order,
+and those of a budget that ran out end where they ended.
+
+A draw waits for its turn only while those before it may still come. Once every stage waits (for a
+candidate, for room, or for a turn) nobody else can move, and the first of those that wait goes on. A
+draw that the record does not know means that something else has changed (a verifier's code, say): from
+then on nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_KEY = 16
+"""Hexadecimal digits of a pool's key: enough to tell the pools of one problem apart."""
+
+
+class Journal:
+    """What a run notes down."""
+
+    def __init__(self) -> None:
+        self._draws: list[tuple[str, str, int, int]] = []
+        self._order: list[int] = []
+
+    def opened(self, stage: str, pool: str, start: int, count: int) -> int:
+        """A draw of `count` samples from index `start`; the number under which it delivers."""
+        self._draws.append((stage, pool[:_KEY], start, count))
+        return len(self._draws) - 1
+
+    def delivered(self, draw: int, index: int) -> None:
+        """A draw has handed this sample to its reader."""
+        self._order += (draw, index)
+
+    def as_json(self) -> dict[str, Any]:
+        """Read back by `Replay`."""
+        return {"draws": self._draws, "order": self._order}
+
+
+@dataclass(slots=True)
+class Script:
+    """What one draw delivered, and may deliver again."""
+
+    start: int
+    ended: bool
+    """Whether a budget ended it there."""
+    turns: deque[tuple[int, int]] = field(default_factory=deque)
+    """Place in the order of the run, and index of the sample."""
+
+
+class Replay:
+    """The turns of a run that is run again.
+
+    `quiet` tells whether every stage waits, given those with a draw that waits for its turn.
+    """
+
+    def __init__(self, record: Mapping[str, Any], *, ended: bool) -> None:
+        self.quiet: Callable[[Collection[str]], bool] = lambda waiting: True
+        self.looking = 0
+        """Draws that read the store at this moment."""
+        self._drawn: dict[str, int] = defaultdict(int)
+        self._scripts: dict[tuple[str, str, int], deque[Script]] = defaultdict(deque)
+        self._asking: dict[int, tuple[str, asyncio.Future[None]]] = {}
+        self._done: set[int] = set()
+        self._next = 0
+        self._free = False
+        scripts = []
+        for stage, pool, start, count in record["draws"]:
+            scripts.append(Script(start, ended))
+            self._scripts[stage, pool, count].append(scripts[-1])
+            self._drawn[pool] = max(self._drawn[pool], start + count)
+        order = record["order"]
+        for place, (draw, index) in enumerate(zip(order[::2], order[1::2], strict=True)):
+            scripts[draw].turns.append((place, index))
+
+    def script(self, stage: str, pool: str, count: int) -> Script | None:
+        """What this draw delivered; None where the run had no such draw."""
+        known = self._scripts[stage, pool[:_KEY], count]
+        if known:
+            return known.popleft()
+        self.release()
+        return None
+
+    def drawn(self, pool: str) -> int:
+        """Samples that the run drew from a pool: what is new comes after them."""
+        return self._drawn[pool[:_KEY]]
+
+    async def turn(self, stage: str, place: int) -> None:
+        """Wait until it is this place's turn."""
+        if self._free or place <= self._next:
+            return
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asking[place] = stage, ticket
+        self.look()
+        try:
+            await ticket
+        finally:
+            self._asking.pop(place, None)
+
+    def over(self, *places: int) -> None:
+        """These are delivered, or will never be."""
+        self._done.update(places)
+        while self._next in self._done:
+            self._done.discard(self._next)
+            self._next += 1
+        self.look()
+
+    def look(self) -> None:
+        """Something changed: whoever's turn it is goes on."""
+        if not self._asking:
+            return
+        first = min(self._asking)
+        if self._free or first <= self._next or (not self.looking and self._stuck()):
+            ticket = self._asking[first][1]
+            if not ticket.done():
+                ticket.set_result(None)
+
+    def release(self) -> None:
+        """Nobody waits for a turn any more."""
+        self._free = True
+        for _, ticket in self._asking.values():
+            if not ticket.done():
+                ticket.set_result(None)
+
+    def _stuck(self) -> bool:
+        return self.quiet({stage for stage, _ in self._asking.values()})
