@@ -29,7 +29,7 @@ class Sample(Stage):
     """How many samples."""
     system: str | None = None
     """A system message to put before the problem's messages."""
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """0 is greedy; the model's default where not given."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Nucleus sampling."""

@@ -30,7 +30,7 @@ from archon.problem import Message
 class Sampling(Value):
     """How to sample: every field changes the output, so every field is part of the pool's key."""
 
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """0 is greedy; the server's default where not given."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Nucleus sampling: the smallest set of tokens with this much probability."""
@@ -213,7 +213,7 @@ class Model(Component):
 
     price: Price | None = None
     """Dollars per million tokens; looked up in the price tables where not given."""
-    parameters: Annotated[float, Field(gt=0)] | None = None
+    parameters: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Parameters (active ones), for FLOPs: 2 per parameter and token (Kaplan et al. 2020, 2.1)."""
     max_tokens: Annotated[int, Field(ge=1)] | None = 4096
     """Limit on new tokens where a stage gives none."""

@@ -25,7 +25,7 @@ from archon.backends.base import Model
 from archon.budget import Budgets
 from archon.component import Value
 from archon.config.build import Builder, fields_of
-from archon.config.source import Source, dots, read_file, read_text
+from archon.config.source import Source, dots, read_file, read_text, shown
 from archon.errors import ConfigError, Flaw
 from archon.pipeline import Pipeline
 from archon.suggest import hint
@@ -66,15 +66,15 @@ def build(source: Source) -> Config:
         data = {"pipeline": data}
         source.lines = {("pipeline", *path): line for path, line in source.lines.items()}
     if not isinstance(data, Mapping):
-        builder.flaw((), f"expected `pipeline:`, `models:` and `budget:`, and found {str(data)[:60]!r}")
+        builder.flaw((), f"expected `pipeline:`, `models:` and `budget:`, and found {shown(data)}")
         builder.check()
     for key in data:
         if key not in Config.model_fields:
-            builder.flaw((key,), f"unknown key {key!r}", hint(key, Config.model_fields))
+            builder.flaw((key,), f"unknown key {shown(key)}", hint(key, Config.model_fields))
     models: dict[str, Any] = {}
     raw_models = {} if data.get("models") is None else data["models"]
     if not isinstance(raw_models, Mapping):
-        builder.flaw(("models",), f"expected models by name, and found {raw_models!r}")
+        builder.flaw(("models",), f"expected models by name, and found {shown(raw_models)}")
         raw_models = {}
     for name, fields in raw_models.items():
         models[name] = _model(builder, fields, ("models", name))
@@ -170,7 +170,7 @@ def _check_whole(builder: Builder, pipeline: Pipeline, models: Mapping[str, Any]
         if name not in models:
             builder.flaw(
                 _place(builder, pipeline, stages[0]),
-                f"model {name!r} is not defined under `models`",
+                f"model {shown(name)} is not defined under `models`",
                 hint(name, models),
             )
 

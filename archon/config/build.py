@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from archon import registry
 from archon.component import Component, Nested, Value
-from archon.config.source import Path, Source
+from archon.config.lines import Path
+from archon.config.source import Source, shown
 from archon.errors import ConfigError, Flaw, UnknownName
 from archon.suggest import hint
 
@@ -47,14 +48,16 @@ class Builder:
         """`name` or `{name: keys}` as the component registered under that name."""
         if isinstance(data, str):
             name = data
+            path = (*path, name)
             fields: Any = {}
         elif isinstance(data, Mapping) and len(data) == 1:
             ((name, fields),) = data.items()
             path = (*path, name)
             fields = {} if fields is None else fields
         else:
-            shown = f"the keys {', '.join(map(repr, data))}" if isinstance(data, Mapping) else f"{data!r}"
-            self.flaw(path, f"expected one {kind}, as its name or {{name: settings}}, and found {shown}")
+            several = isinstance(data, Mapping) and len(data) > 1
+            found = f"the keys {', '.join(map(shown, data))}" if several else shown(data)
+            self.flaw(path, f"expected one {kind}, as its name or {{name: settings}}, and found {found}")
             return None
         return self.named(kind, name, fields, path)
 
@@ -63,21 +66,21 @@ class Builder:
         try:
             found = registry.find(kind, name)
         except UnknownName:
-            self.flaw(path, f"there is no {kind} named {name!r}", hint(name, registry.names(kind)))
+            self.flaw(path, f"there is no {kind} named {shown(name)}", hint(name, registry.names(kind)))
             return None
         return self.value(found, fields, path)
 
     def value(self, cls: type[V], fields: Any, path: Path) -> V | None:
         """A value of this class from a mapping of its fields."""
         if not isinstance(fields, Mapping):
-            self.flaw(path, f"expected settings (key: value), and found {_shown(fields)}")
+            self.flaw(path, f"expected settings (key: value), and found {shown(fields)}")
             return None
         before = len(self.flaws)
         ready: dict[str, Any] = {}
         for key, raw in fields.items():
             info = cls.model_fields.get(key)
             if info is None:
-                self.flaw((*path, key), f"unknown key {key!r}", hint(key, cls.model_fields))
+                self.flaw((*path, key), f"unknown key {shown(key)}", hint(key, cls.model_fields))
                 continue
             nested = next((m for m in info.metadata if isinstance(m, Nested)), None)
             ready[key] = self._field(nested, info.annotation, raw, (*path, key))
@@ -116,7 +119,7 @@ class Builder:
             self.flaw(place, f"unknown key {loc[-1]!r}", hint(str(loc[-1]), cls.model_fields))
         else:
             message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            found = "" if _SECRET.search(message) else f", and found {_shown(given)}"
+            found = "" if _SECRET.search(message) else f", and found {shown(given)}"
             self.flaw(place, f"{message[0].lower()}{message[1:]}{found}")
 
 
@@ -185,8 +188,3 @@ def _item_class(annotation: Any) -> type[Value] | Nested | None:
         nested = next((m for m in marks if isinstance(m, Nested)), None)
         return nested or _value_class(item)
     return None
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

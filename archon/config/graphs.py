@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from archon.config.build import Builder, plain
-from archon.config.source import Path
+from archon.config.lines import Path
+from archon.config.source import shown
 from archon.errors import ConfigError
 from archon.pipeline import Node, Pipeline, fresh_name
 from archon.stage import Stage
@@ -20,7 +21,9 @@ def build_pipeline(builder: Builder, data: Any, path: Path) -> Pipeline | None:
     elif isinstance(data, Mapping):
         nodes = _named(builder, data, path)
     else:
-        builder.flaw(path, f"expected a list of stages, or named stages with `after`, and found {data!r}")
+        builder.flaw(
+            path, f"expected a list of stages, or named stages with `after`, and found {shown(data)}"
+        )
         return None
     if len(builder.flaws) > before:
         return None
@@ -57,7 +60,10 @@ def _named(builder: Builder, data: Mapping[str, Any], path: Path) -> list[Node]:
             if isinstance(after, str):
                 after = [after]
             if not isinstance(after, list) or not all(isinstance(a, str) for a in after):
-                builder.flaw((*here, "after"), f"expected the names of stages, and found {after!r}")
+                builder.flaw((*here, "after"), f"expected the names of stages, and found {shown(after)}")
+                continue
+            if not item:
+                builder.flaw(here, "expected one stage, as {name: settings}, and found nothing but 'after'")
                 continue
         part = _part(builder, item, here)
         if part is not None:

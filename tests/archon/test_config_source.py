@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,27 +102,83 @@ def test_toml_knows_the_line_of_most(path: tuple[str | int, ...], line: int) -> 
     assert read_text(TOML, "toml", "a.toml").where(path).startswith(f"a.toml:{line}: ")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/config/source.py:157 lines inside a multi-line text are taken for tables and keys, and win: "
-    "the message points into a prompt",
-)
 def test_text_that_looks_like_toml_does_not_move_the_lines() -> None:
     text = '[budget.run]\nusd = -1\n\n[[pipeline]]\nsample = {system = """\n[budget.run]\nusd = 5\n"""}\n'
     with pytest.raises(ConfigError, match=r"a\.toml:2: budget\.run\.usd"):
         load(_file("a.toml", text))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/config/source.py:157 the form that `dump` writes has no lines: `pipeline = [` spans many, and "
-    "only its first is known",
-)
 def test_what_dump_writes_as_toml_has_lines_too() -> None:
     text = dump(Sample(n=2, temperature=0.5) | MajorityVote(), "toml").replace("majority_vote", "majority")
     line = 1 + text[: text.index('"majority"')].count("\n")
     with pytest.raises(ConfigError, match=rf"a\.toml:{line}: "):
         load(_file("a.toml", text))
+
+
+ODD_TOML = """\
+a . "b.c" . 'd' = 1 # [not.a.table]
+text = \'\'\'
+[not.a.table]
+x = 1\'\'\'\'\'
+more = [ # ]
+  "]", \'"\', \"\"\"
+\\"\"\" x = 1 \"\"\", 1979-05-27 07:32:00, # ,
+  {"a]" = {}, b.c = [[], [1]]},
+]
+
+[[x.y]]
+[x.y.z]
+[[x.y]]
+[[x.y.w]]
+k = "#"
+[[x.y.w]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("a",), 1),
+        (("a", "b.c", "d"), 1),
+        (("text",), 2),
+        (("more",), 5),
+        (("more", 1), 6),
+        (("more", 2), 6),
+        (("more", 3), 7),
+        (("more", 4), 8),
+        (("more", 4, "a]"), 8),
+        (("more", 4, "b", "c", 1, 0), 8),
+        (("x", "y", 0), 11),
+        (("x", "y", 0, "z"), 12),
+        (("x", "y", 1), 13),
+        (("x", "y", 1, "w", 0), 14),
+        (("x", "y", 1, "w", 0, "k"), 15),
+        (("x", "y", 1, "w", 1), 16),
+    ],
+)
+def test_toml_s_lines_follow_its_grammar(path: tuple[str | int, ...], line: int) -> None:
+    assert read_text(ODD_TOML, "toml").lines[path] == line
+
+
+_PLAIN = st.recursive(
+    st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=6) | st.dates() | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(data=st.dictionaries(st.text(max_size=6), _PLAIN, min_size=1, max_size=4), lines=st.booleans())
+def test_everything_in_toml_has_a_line(data: dict[str, Any], lines: bool) -> None:
+    source = read_text(tomli_w.dumps(data, multiline_strings=lines), "toml")
+
+    def check(part: Any, path: tuple[str | int, ...]) -> None:
+        assert not path or path in source.lines
+        if isinstance(part, dict | list):
+            for key, inner in part.items() if isinstance(part, dict) else enumerate(part):
+                check(inner, (*path, key))
+
+    check(source.data, ())
 
 
 def _file(name: str, text: str) -> Path:

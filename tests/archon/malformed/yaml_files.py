@@ -16,15 +16,6 @@ class Malformed(NamedTuple):
     """The line at fault, where it can be known."""
     errors: int = 1
     """How many mistakes it holds; each is said on a line of its own."""
-    bug: str = ""
-    """What is wrong with the product, where it does not do so yet."""
-
-
-_SCALAR = (
-    "archon/config/source.py:136 construct_object: a ValueError is said without its line and value, an AttributeError "
-    "(timestamps) or KeyError (booleans) is a traceback; the place is known there"
-)
-_READER = "archon/config/source.py:96 SafeLoader(text) stands outside the try: ReaderError is a traceback"
 
 
 def _model(settings: str) -> str:
@@ -88,7 +79,6 @@ KEYS = {
         "- sample\n- verify\n- best_of\n",
         ("verify.verifier", "'verifier' is missing"),
         2,
-        bug="archon/config/build.py:48 a bare name is not part of the path: `pipeline[1].verifier`",
     ),
     "number as key": Malformed("- sample:\n    3: 4\n", ("the key 3", "Put it in quotes"), 2),
     "null as key": Malformed("- sample:\n    ~: 4\n", ("key", "Put it in quotes"), 2),
@@ -98,6 +88,7 @@ KEYS = {
     "two stages of one name": Malformed(
         "pipeline:\n  a: {sample: {}}\n  a: {sample: {}}\n", ("'a'", "twice", "Keep one"), 3
     ),
+    "nothing in an item": Malformed("- {}\n", ("one stage", "{}"), 1),
     "two stages in one item": Malformed(
         "- sample: {n: 3}\n  best_of: {}\n", ("one stage", "'sample', 'best_of'"), 1
     ),
@@ -112,7 +103,6 @@ VALUES = {
         "- sample: {temperature: .inf}\n",
         ("temperature", "inf"),
         1,
-        bug="strategies/sample.py:33, archon/backends/base.py:34 infinity passes, and is no JSON to send",
     ),
     "probability above one": Malformed("- sample: {top_p: 1.5}\n", ("top_p", "equal to 1", "1.5"), 1),
     "text for a list": Malformed("- sample: {stop: abc}\n", ("stop", "'abc'"), 1),
@@ -220,7 +210,6 @@ GRAPHS = {
         "pipeline:\n  s: {sample: {}}\n  v: {after: s}\n",
         ("pipeline.v", "one stage", "'after'"),
         3,
-        bug="archon/config/build.py:53 `and found the keys` with no key named: `after` was taken out before",
     ),
     "name with a slash": Malformed("pipeline:\n  a/b: {sample: {}}\n", ("'a/b'", "'/'"), 2),
     "empty name": Malformed("pipeline:\n  '': {sample: {}}\n", ("'' cannot name a stage",), 1),
@@ -247,14 +236,14 @@ TEXTS = {
     "comment-only file": Malformed("# nothing yet\n", ("empty", "pipeline:")),
     "null": Malformed("null\n", ("empty", "pipeline:")),
     "a word": Malformed("hello\n", ("'hello'", "pipeline:"), 1),
-    "a number": Malformed("42\n", ("'42'", "pipeline:"), 1),
+    "a number": Malformed("42\n", ("found 42", "pipeline:"), 1),
     "binary file": Malformed(bytes(range(256)), ("not UTF-8", "Expected YAML or TOML")),
     "picture": Malformed(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ("not UTF-8", "Expected YAML or TOML")),
     "UTF-16": Malformed("pipeline:\n  - sample\n".encode("utf-16"), ("not UTF-8",)),
-    "UTF-16 without its mark": Malformed("- sample\n".encode("utf-16-be"), ("YAML",), bug=_READER),
+    "UTF-16 without its mark": Malformed("- sample\n".encode("utf-16-be"), ("YAML",)),
     "Latin-1": Malformed("# café\n- sample\n".encode("latin-1"), ("not UTF-8",)),
-    "zero byte": Malformed(b"- sample: {system: 'a\0b'}\n", ("YAML",), bug=_READER),
-    "control character": Malformed("- sample: {system: 'a\x07b'}\n", ("YAML",), bug=_READER),
+    "zero byte": Malformed(b"- sample: {system: 'a\0b'}\n", ("YAML",)),
+    "control character": Malformed("- sample: {system: 'a\x07b'}\n", ("YAML",)),
     "with a byte order mark": Malformed("\ufeffpipeline:\n  - sampel\n", ("'sampel'", "'sample'"), 2),
     "with Windows line ends": Malformed(
         b"pipeline:\r\n  - sample:\r\n      nn: 3\r\n", ("'nn'", "Did you mean 'n'?"), 3
@@ -264,13 +253,11 @@ TEXTS = {
         "pipeline:\n  - sample: {n: 3\n  - best_of\n",
         ("not valid YAML",),
         2,
-        bug="archon/config/source.py:105 names the end of the file (a line that is not there), not the bracket's",
     ),
     "unclosed quote": Malformed(
         'pipeline:\n  - sample: {system: "abc}\n',
         ("not valid YAML",),
         2,
-        bug="archon/config/source.py:105 names the end of the file (a line that is not there), not the quote's",
     ),
     "two documents": Malformed(
         "pipeline: [sample]\n---\npipeline: [sample]\n", ("not valid YAML", "document"), 2
@@ -281,7 +268,6 @@ TEXTS = {
         "pipeline: " + "x" * 100_000,
         ("list of stages", "xxx"),
         1,
-        bug="archon/config/graphs.py:24 prints the whole value, a hundred kilobytes of it",
     ),
 }
 
@@ -308,7 +294,6 @@ HOSTILE = {
         _laughs("pipeline: [sample]\n? - ", "abcde") + ": 1\n",
         ("key", "list"),
         2,
-        bug="archon/config/source.py:125 builds and prints a key without counting its values: minutes and gigabytes",
     ),
     "a list that holds itself": Malformed("pipeline: &p\n  - sample\n  - *p\n", ("nested too deeply",)),
     "very deep list": Malformed("pipeline: " + "[" * 1000 + "]" * 1000 + "\n", ("nested too deeply",)),
@@ -316,13 +301,18 @@ HOSTILE = {
         "pipeline: " + "{a: " * 1000 + "x" + "}" * 1000 + "\n", ("nested too deeply",)
     ),
     "unclosed a thousand times": Malformed("pipeline: " + "[" * 1000, ("nested too deeply",)),
-    "a date that is none": Malformed(
-        "- sample: {seed: 2024-13-45}\n", ("seed", "2024-13-45"), 1, bug=_SCALAR
+    "a date that is none": Malformed("- sample: {seed: 2024-13-45}\n", ("seed", "2024-13-45"), 1),
+    "a number that is none": Malformed("- sample: {n: !!int abc}\n", ("abc",), 1),
+    "a boolean that is none": Malformed("- sample: {n: !!bool abc}\n", ("abc",), 1),
+    "a timestamp that is none": Malformed("- sample: {n: !!timestamp abc}\n", ("abc",), 1),
+    "five thousand digits": Malformed(f"- sample: {{n: {'9' * 5000}}}\n", ("999",), 1),
+    "an empty number": Malformed("- sample: {n: !!int ''}\n", ("''", "int"), 1),
+    "five thousand digits in another base": Malformed(f"- sample:\n    n: 0x{'f' * 5000}\n", ("0xfff",), 2),
+    "a set": Malformed("- sample:\n    stop: !!set {a, b}\n", ("set", "without tags"), 2),
+    "deeper than anything needs": Malformed(
+        "pipeline:\n  " + "[" * 150 + "]" * 150, ("nested too deeply",), 2
     ),
-    "a number that is none": Malformed("- sample: {n: !!int abc}\n", ("abc",), 1, bug=_SCALAR),
-    "a boolean that is none": Malformed("- sample: {n: !!bool abc}\n", ("abc",), 1, bug=_SCALAR),
-    "a timestamp that is none": Malformed("- sample: {n: !!timestamp abc}\n", ("abc",), 1, bug=_SCALAR),
-    "five thousand digits": Malformed(f"- sample: {{n: {'9' * 5000}}}\n", ("999",), 1, bug=_SCALAR),
+    "long key": Malformed(f"- sample:\n    {'k' * 500}: 1\n", ("unknown key 'kkkk",), 2),
     "merge key": Malformed(
         "pipeline:\n  - sample: &s {n: 3}\n  - sample: {<<: *s}\n", ("not valid YAML", "merge"), 3
     ),
