@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
+from itertools import combinations
 from typing import NamedTuple
 
 import networkx as nx
@@ -60,11 +61,7 @@ class Graph:
         forgotten."""
         for path in order:
             if (name := stages[path].title) is not None:
-                met = {
-                    t
-                    for p, t in self.titles.items()
-                    if p in self.upstream[path] or self.upstream[p] & self.upstream[path]
-                }
+                met = {t for p, t in self.titles.items() if self._meet(p, path)}
                 self.titles[path] = fresh_name(name, met)
         flaws = list(self._flaws())
         if flaws:
@@ -93,6 +90,25 @@ class Graph:
         arrives by both."""
         lines = [self.upstream[b] | {b} for b in place.before]
         return sum(map(len, lines)) > len(frozenset().union(*lines))
+
+    def whose_score(self, stage: Stage, among: Iterable[str]) -> str:
+        """What is wrong where a stage that goes by a score (its field `by` says whose) names none, and the
+        verifiers among these stages may have given one candidate several; empty where nothing is."""
+        if "scores" not in stage.requires or getattr(stage, "by", "") is not None:
+            return ""
+        among = frozenset(among)
+        judges = [path for path in self.titles if path in among]
+        rivals = {
+            self.titles[path]: None for pair in combinations(judges, 2) if self._meet(*pair) for path in pair
+        }
+        if not rivals:
+            return ""
+        names = ", ".join(map(repr, rivals))
+        return f"{stage.name!r} goes by a score, and several verifiers give one: {names}; `by` says whose"
+
+    def _meet(self, earlier: str, later: str) -> bool:
+        """Whether both stages may see the same candidate."""
+        return earlier in self.upstream[later] or bool(self.upstream[earlier] & self.upstream[later])
 
     def plan(self) -> dict[str, Plan]:
         """Model calls and candidates per stage, for one problem: exact, or bounds."""
@@ -138,6 +154,8 @@ class Graph:
                     else "no stage before it gives any"
                 )
                 yield Flaw(place.path, what, f"Put {_WHO_GIVES[fact]} before it")
+            if unclear := self.whose_score(stage, self.upstream[place.path]):
+                yield Flaw(place.path, unclear)
             before = tuple(self.places[p].stage for p in self.upstream[place.path])
             after = tuple(self.places[p].stage for p in self.downstream[place.path])
             for broken in stage.rules(before, after):

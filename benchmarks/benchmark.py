@@ -15,6 +15,8 @@ Register it as an entry point in the group `archon.benchmarks`, or run it from P
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from archon.answers import canonical_formula, canonical_number, normal_form
 from archon.component import Component
+from archon.execution import Suite
 from archon.problem import Problem
 from archon.session import Session
 
@@ -62,6 +65,18 @@ class Dataset:
     """What a reader of the results should know."""
     selectors: tuple[str, ...] = field(default=("majority_vote",))
     """Selectors whose curves are reported where none are named."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What all of its problems ask, as a digest: benchmarks of one name may be different ones."""
+        return hashlib.sha256("".join(map(fingerprint, self.problems)).encode()).hexdigest()
+
+
+def fingerprint(problem: Problem) -> str:
+    """What a problem asks, as a digest: all that a pipeline sees of it."""
+    seen = {name: value for name, value in problem.given().items() if name != "tests"}
+    text = json.dumps(seen, sort_keys=True, default=repr) + Suite(cases=problem.tests).digest
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Benchmark(Component):

@@ -56,7 +56,7 @@ class _Bench(click.Command):
 @click.option("--trace", is_flag=True, help="Write every event to RUN/trace.jsonl.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to draw pictures.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def bench(benchmark: str, **options: Any) -> None:
+def bench(benchmark: str, **options: Any) -> int:
     """Run a pipeline over a benchmark: sample, verify, choose, grade, report.
 
     BENCHMARK is a name (listed below) or a JSONL file of your own. Ctrl-C and even kill -9 lose nothing: run the
@@ -81,7 +81,7 @@ def bench(benchmark: str, **options: Any) -> None:
     )  # fmt: skip
     results = asyncio.run(_bench(benchmark, config, options))
     if results is None:
-        return
+        return 0
     folder = options["out"]
     reports.write_csv(results, folder / "curves.csv")
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -90,6 +90,8 @@ def bench(benchmark: str, **options: Any) -> None:
     if options["pictures"]:
         written += plots.draw(results, folder)
     console.print("Written: " + ", ".join(map(str, written)), style="dim", soft_wrap=True)
+    nothing = any(r.error for r in results.records) and not any(r.truth for r in results.records)
+    return 1 if nothing else 0
 
 
 async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
@@ -117,28 +119,32 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     dry = options["dry_run"]
     settings = {
         "benchmark": dataset.name,
+        "problems": {"count": len(dataset.problems), "sha256": dataset.fingerprint},
         "samples": plan.samples,
-        "limit": plan.limit,
+        "limit": len(plan.problems),
         "seed": options["seed"],
         "config": _without_n(describe_config(config)),
     }
-    if not dry:
-        open_folder(folder, settings, overwrite=options["overwrite"])
     async with Session(
         models=config.models,
         budget=config.budget,
         store=None if dry else store_path(options["store"]),
         seed=options["seed"],
         offline=options["offline"],
-        trace=FileTrace(folder / "trace.jsonl") if options["trace"] and not dry else None,
     ) as session:
+        live = Live(quiet=options["quiet"])
+        harness = Harness(plan, session, folder, live)
+        harness.check()
         if dry:
             print(dump(config))
             print(table(estimate(graph, plan.problems, session), len(plan.problems)))
             return None
+        open_folder(folder, settings, overwrite=options["overwrite"])
         (folder / "pipeline.yaml").write_text(dump(config), encoding="utf-8")
-        with Live(quiet=options["quiet"]) as live:
-            return await Harness(plan, session, folder, live).run()
+        if options["trace"]:
+            session.trace = FileTrace(folder / "trace.jsonl")
+        with live:
+            return await harness.run()
 
 
 def _find(benchmark: str, data: Path | None) -> Any:
@@ -222,9 +228,11 @@ def _compare(a: Any, b: Any, as_json: bool, console: Any) -> None:
 
     first = {r.id: r for r in a.records}
     second = {r.id: r for r in b.records}
-    shared = [name for name in first if name in second]
+    same_id = [name for name in first if name in second]
+    shared = [name for name in same_id if first[name].fingerprint == second[name].fingerprint]
     if not shared:
-        raise DataError("the two runs have no problem in common")
+        others = f" ({len(same_id)} have the same id, and ask something else)" if same_id else ""
+        raise DataError(f"the two runs have no problem in common{others}")
     chosen = compare(
         [first[n].outcome == "solved" for n in shared], [second[n].outcome == "solved" for n in shared]
     )

@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from pydantic import ValidationError
 
 from archon import registry
-from archon.benchmarks.benchmark import Dataset, Truth
+from archon.benchmarks.benchmark import Dataset, Truth, fingerprint
 from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json, write_whole
 from archon.candidate import Candidate, Outcome
 from archon.errors import AllCandidatesFailed, DataError, UserError
@@ -83,7 +85,16 @@ class Harness:
         self.records: dict[str, Record] = {}
         self._interim = True
         self._interim_due = time.monotonic() + _INTERIM_SECONDS
-        self._selectors = _selectors(plan.selectors or plan.dataset.selectors, plan.graph)
+        self._notes = list(plan.dataset.notes)
+        self._selectors = self._reported()
+
+    def check(self) -> None:
+        """Raise UserErrors for all that can be known to be wrong before anything is spent."""
+        _check_problems(self.plan.dataset.name, self.plan.problems)
+        _check_verifiers(self.plan.graph, self.plan.problems)
+        self.session.check(self.plan.graph)
+        for name in self.plan.graph.models:
+            self.session.caller(name)
 
     async def run(self) -> Results:
         """Run every problem and write the results; every so often, and on Ctrl-C, what is done by then.
@@ -92,9 +103,7 @@ class Harness:
         recorded by then is kept.
         """
         problems = self.plan.problems
-        _check_problems(self.plan.dataset.name, problems)
-        _check_verifiers(self.plan.graph, problems)
-        self.session.check(self.plan.graph)
+        self.check()
         self._interim = not _finished(self.folder)
         if self.watcher is not None:
             self.watcher.started(len(problems))
@@ -102,7 +111,10 @@ class Harness:
             await self._all(problems)
         except BaseException:
             with suppress(OSError):  # a full disk, say: why the run ended matters more
-                self._write_interim()
+                if self.records:
+                    self._write_interim()
+                else:
+                    _leave(self.folder)
             raise
         return self._write(interrupted=False)
 
@@ -113,7 +125,7 @@ class Harness:
         async def work() -> None:
             for problem in waiting:
                 if self.session.expired:
-                    self._keep(Record(problem.id, "cancelled", stopped="deadline", exhausted="run.seconds"))
+                    self._keep(_never_begun(problem))
                     continue
                 self._keep(await self.one(problem))
 
@@ -159,15 +171,40 @@ class Harness:
 
     def _judge(self, record: Record, problem: Problem, candidates: Sequence[Candidate]) -> None:
         """What every selector thinks of every candidate, for its curve."""
-        for name, selector in self._selectors.items():
-            if isinstance(selector, ScoreSelector):
-                record.merits[name] = [_finite(selector.merit(c)) for c in candidates]
-            elif isinstance(selector, VoteSelector):
-                labels: dict[Any, int] = {}
-                record.ballots[name] = [
-                    None if b is None else [labels.setdefault(b.answer, len(labels)), b.weight]
-                    for b in selector.ballots(problem, candidates)
-                ]
+        for name, selector in tuple(self._selectors.items()):
+            try:
+                if isinstance(selector, ScoreSelector):
+                    record.merits[name] = [_finite(selector.merit(c)) for c in candidates]
+                elif isinstance(selector, VoteSelector):
+                    labels: dict[Any, int] = {}
+                    record.ballots[name] = [
+                        None if b is None else [labels.setdefault(b.answer, len(labels)), b.weight]
+                        for b in selector.ballots(problem, candidates)
+                    ]
+            except (LookupError, ValueError) as error:  # these candidates' scores are not for it
+                self._leave_out(name, str(error))
+
+    def _reported(self) -> dict[str, Selector]:
+        """The selectors to report. Raises UserError where one that was asked for cannot be."""
+        found: dict[str, Selector] = {}
+        for name in self.plan.selectors or self.plan.dataset.selectors:
+            selector = _selector(name, self.plan.graph)
+            lacking = _lacking(selector, self.plan.graph)
+            if lacking and self.plan.selectors:
+                raise UserError(
+                    f"the selector {name!r} cannot be reported: {lacking}. Leave it out, or change the pipeline"
+                )
+            if not lacking:
+                found[name] = selector
+        return found
+
+    def _leave_out(self, name: str, why: str) -> None:
+        """A selector that fails on one problem has no figure over all of them."""
+        del self._selectors[name]
+        for record in self.records.values():
+            record.merits.pop(name, None)
+            record.ballots.pop(name, None)
+        self._notes.append(f"{name} is not reported: {why}")
 
     def _write(self, *, interrupted: bool) -> Results:
         records = [self.records[p.id] for p in self.plan.problems if p.id in self.records]
@@ -176,7 +213,7 @@ class Harness:
             pipeline=self.plan.pipeline,
             samples=self.plan.samples,
             seed=self.session.seed,
-            notes=list(self.plan.dataset.notes),
+            notes=self._notes,
             models={
                 name: dict(self.session.caller(name).backend.identity) for name in self.plan.graph.models
             },
@@ -209,16 +246,18 @@ def _check_problems(name: str, problems: Sequence[Problem]) -> None:
 
 
 def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Make the run's folder, or check that it holds the same run, of which only `samples` may grow.
+    """Make the run's folder, or check that it holds the same run, which may have grown.
 
-    Raises UserError where it holds another run.
+    Raises UserError where it holds another run, or the results of a larger one.
     """
     file = folder / "run.json"
     wanted = json.loads(json.dumps(settings, default=str))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() and not overwrite else None
-        if known is not None:
+        if file.exists() and not overwrite:
+            known = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(known, dict):
+                raise ValueError("it describes no run")
             changed = sorted(_differences(known, wanted))
             if changed:
                 name, before, now = changed[0]
@@ -226,8 +265,9 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = 
                     f"{str(folder)!r} holds another run: {name} was {before} and is {now}. "
                     "Name another folder with --out, or replace that run with --overwrite (the store keeps its samples)"
                 )
+            _check_growth(folder, wanted)
         if overwrite:
-            for name in ("results.json", "problems.jsonl", "info.json", "trace.jsonl"):
+            for name in (*_RESULTS, *(p.name for p in folder.glob("accuracy_by_*.png"))):
                 (folder / name).unlink(missing_ok=True)
         write_json(file, wanted)
     except OSError as error:
@@ -240,18 +280,53 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = 
         ) from error
 
 
-_MAY_CHANGE = {"samples", "concurrency", "limit", "selectors"}
+_RESULTS = ("results.json", "problems.jsonl", "info.json", "curves.csv", "trace.jsonl")
+_MAY_GROW = {"samples": "samples", "limit": "problems"}
+"""By its name among a run's settings, what `results.json` calls it."""
+
+
+def _check_growth(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Results give way to larger ones only."""
+    try:
+        known = Results.read(folder).data
+    except DataError:
+        return
+    for name, figure in _MAY_GROW.items():
+        before, now = known.get(figure), wanted.get(name)
+        if isinstance(before, int) and isinstance(now, int) and now < before:
+            raise UserError(
+                f"{str(folder)!r} holds the results of {before} {figure}, and {now} would replace them. "
+                f"Name another folder with --out, ask for {before} or more, or use --overwrite "
+                "(the store keeps its samples)"
+            )
+
+
+def _leave(folder: Path) -> None:
+    """Give back the folder of a run that came to nothing, so that the mended one may have it."""
+    if not (folder / "results.json").exists():
+        for name in ("run.json", "pipeline.yaml"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _differences(known: Any, wanted: Any, path: str = "") -> list[tuple[str, str, str]]:
     if isinstance(known, dict) and isinstance(wanted, dict):
         found = []
         for key in {*known, *wanted}:
-            if not path and key in _MAY_CHANGE:
+            if not path and key in _MAY_GROW:
                 continue
             found += _differences(known.get(key), wanted.get(key), f"{path}.{key}" if path else key)
         return found
     return [] if known == wanted else [(path, json.dumps(known)[:80], json.dumps(wanted)[:80])]
+
+
+def _never_begun(problem: Problem) -> Record:
+    return Record(
+        problem.id,
+        "cancelled",
+        stopped="deadline",
+        exhausted="run.seconds",
+        fingerprint=fingerprint(problem),
+    )
 
 
 def _record(problem: Problem, outcome: Outcome, truths: Sequence[Truth]) -> Record:
@@ -280,6 +355,7 @@ def _record(problem: Problem, outcome: Outcome, truths: Sequence[Truth]) -> Reco
         fresh=_exact(outcome.fresh),
         stopped=outcome.stopped,
         exhausted=outcome.exhausted,
+        fingerprint=fingerprint(problem),
     )
 
 
@@ -301,19 +377,33 @@ def _finite(score: float | None) -> float | None:
     return None if score is None else max(-1e300, min(1e300, score))
 
 
-def _selectors(names: Sequence[str], graph: Graph) -> dict[str, Selector]:
-    """The selectors to report, of those that have what they need from this pipeline."""
+def _selector(name: str, graph: Graph) -> Selector:
+    """A selector as the pipeline has it, else with its defaults. Raises UserError where it can have no curve."""
+    stage = registry.find("stage", name)
+    if not (isinstance(stage, type) and issubclass(stage, ScoreSelector | VoteSelector)):
+        raise UserError(
+            f"{name!r} does not choose one of the candidates by score or vote, "
+            "so it has no curve of selected accuracy"
+        )
+    own = {place.stage for place in graph.places.values() if type(place.stage) is stage}
+    if len(own) == 1:
+        return cast(Selector, own.pop())
+    try:
+        return stage()
+    except ValidationError as error:
+        needed = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+        raise UserError(
+            f"the selector {name!r} cannot be reported: it needs settings ({needed}). Put it into the pipeline"
+        ) from None
+
+
+def _lacking(selector: Selector, graph: Graph) -> str:
+    """What a selector needs that this pipeline does not give; nothing where it has all."""
     given = {fact for place in graph.places.values() for fact in place.stage.provides}
-    found: dict[str, Selector] = {}
-    for name in names:
-        stage = registry.find("stage", name)
-        if not (isinstance(stage, type) and issubclass(stage, Selector)):
-            raise UserError(
-                f"{name!r} does not choose among candidates, so it has no curve of selected accuracy"
-            )
-        if stage.requires <= given:
-            found[name] = stage()
-    return found
+    missing = sorted(selector.requires - given)
+    if missing:
+        return f"it needs {' and '.join(missing)}, and no stage gives any"
+    return graph.whose_score(selector, graph.places)
 
 
 def _check_verifiers(graph: Graph, problems: Sequence[Problem]) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from archon.benchmarks.results import Results
+from archon.benchmarks.results import Record, Results, causes
 from archon.benchmarks.statistics.paired import Comparison
 from archon.usage import Usage, describe
+
+_MOST_CAUSES = 3
 
 
 def show(results: Results, console: Console) -> None:
@@ -43,10 +45,23 @@ def show(results: Results, console: Console) -> None:
             f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(data["candidates"].items())
         )
         console.print(f"Candidates: {parts}")
+    _show_causes(results.records, console)
     console.print(f"Recorded cost: {describe(Usage.from_json(data['usage']))}")
     console.print(f"Spent in this run: {describe(Usage.from_json(data['fresh']))}")
     for note in data["notes"]:
         console.print(f"Note: {note}", style="yellow")
+
+
+def _show_causes(records: Sequence[Record], console: Console) -> None:
+    """Why samples failed, the commonest causes first."""
+    found = causes(records)
+    if not found:
+        return
+    console.print(f"Samples that could not be had: {found.total():,}", style="yellow")
+    for cause, count in found.most_common(_MOST_CAUSES):
+        console.print(f"  {count:,} x {cause}", style="yellow", markup=False, highlight=False)
+    if len(found) > _MOST_CAUSES:
+        console.print(f"  and {len(found) - _MOST_CAUSES:,} other causes (problems.jsonl)", style="yellow")
 
 
 def show_comparison(comparison: Comparison, a: str, b: str, what: str, console: Console) -> None:

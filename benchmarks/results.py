@@ -11,6 +11,8 @@ import itertools
 import json
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +64,9 @@ class Record:
     exhausted: str = ""
     seconds: float = 0.0
     error: str = ""
+    """Why the problem failed, where every candidate did."""
+    fingerprint: str = ""
+    """What was asked, as a digest: the same id may be another problem in another run."""
 
     def line(self) -> str:
         """As a line of JSON."""
@@ -81,6 +86,15 @@ class RunInfo:
     early_stopping: bool = False
     """Whether the pipeline may stop sampling because of what it saw, which biases pass@k."""
     interrupted: bool = False
+
+
+def causes(records: Sequence[Record]) -> Counter[str]:
+    """Why samples could not be had, and how often."""
+    return Counter(_PLACE.sub("", failure, count=1) for r in records for failure in r.failures)
+
+
+_PLACE = re.compile(r"^.*?#\d+ ")
+"""The head of a failure: `stage#index`."""
 
 
 def summarise(info: RunInfo, records: Sequence[Record]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Verify(Stage):
     called: Annotated[str, Field(min_length=1)] | None = None
     """What its verdicts go by; the verifier's name where not given (`unit_tests`, then `unit_tests-2`)."""
     ahead: Annotated[int, Field(ge=1)] = 16
-    """How many candidates may be in work at once."""
+    """How many candidates may be in work at once, and so the most that the verifier is given together."""
 
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Judge each candidate; those a verifier cannot speak about pass through undecided."""
@@ -37,7 +37,8 @@ class Verify(Stage):
         async def judge(batch: Sequence[Candidate]) -> Sequence[Candidate]:
             return await run.verify(verifier, batch)
 
-        async for judged in run.map(judge, run.batches(candidates, verifier.batch), ahead=self.ahead):
+        most = min(verifier.batch, self.ahead)
+        async for judged in run.map(judge, run.batches(candidates, most), ahead=self.ahead // most):
             for candidate in judged:
                 yield candidate
 

@@ -23,7 +23,12 @@ _MOST = 1e300
 
 class WeightedVote(VoteSelector):
     """Sum scores per answer. Logits count as their probabilities, ranks as their reciprocals; unscored
-    candidates count nothing."""
+    candidates count nothing.
+
+    Other scores count as they are, as in the papers, whose scores are probabilities. A negative one is an
+    error: it would count against the answer that has it, and a popular answer would lose by being popular.
+    The verifier should say what its scores are: those of a reward model are logits.
+    """
 
     requires: ClassVar[frozenset[Fact]] = frozenset({"scores"})
 
@@ -42,13 +47,17 @@ class WeightedVote(VoteSelector):
         score = candidate.score(self.by)
         if score is None:
             return Ballot(answer, 0.0)
-        scale = next(
-            v.scale
-            for v in candidate.verdicts.values()
-            if v.score is not None and self.by in (None, v.verifier)
+        verdict = next(
+            v for v in candidate.verdicts.values() if v.score is not None and self.by in (None, v.verifier)
         )
-        if scale == "logit":
+        if verdict.scale == "logit":
             score = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, score))))
-        elif scale == "rank":
+        elif verdict.scale == "rank":
             score = 1.0 / max(1.0, -score)
-        return Ballot(answer, min(max(0.0, score), _MOST))
+        elif score < 0:
+            raise ValueError(
+                f"{verdict.verifier!r} scored candidate {candidate.id} {score:g}, and a vote cannot weigh less than "
+                "nothing. If its scores are logits (a reward model's are), its `scale` should say so; "
+                "or choose with `best_of`"
+            )
+        return Ballot(answer, min(score, _MOST))

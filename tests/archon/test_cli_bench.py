@@ -12,6 +12,7 @@ import yaml
 
 from archon.benchmarks.results import SCHEMA
 from archon.config import load
+from archon.testing import Answer
 from tests.archon.test_cli_terminal import Said, archon, served
 
 REPLIES = {"a": ["42", "41", "42", "42"], "b": ["47", "48", "48", "1"], "c": ["x", "y", "54", "9"]}
@@ -200,22 +201,38 @@ def test_overwrite_leaves_no_trace_of_the_run_it_replaces(capsys: pytest.Capture
     assert set(problems) == {"a"}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/cli.py:122 the folder is claimed (run.json) before anything is checked: after a mistake "
-    "the mended command is refused as `another run`, though none ever began",
-)
+@pytest.mark.parametrize("less", [("--samples", "2"), ("--limit", "2"), ("--set", "sample.n=1")])
+def test_a_smaller_run_does_not_replace_a_larger_one(
+    less: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrange()
+    bench(capsys)
+    before = everything("run")
+    said = bench(capsys, *less)
+    assert said.code == 2
+    assert len(said.errors) == 1
+    for words in ("results of 3", "--out", "--overwrite"):
+        assert words in said.err
+    assert everything("run") == before
+    assert bench(capsys, *less, "--overwrite").code == 0
+    assert bench(capsys).code == 0, "and it may grow again"
+
+
 def test_a_run_that_never_began_does_not_claim_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
     arrange()
     assert bench(capsys, "--model", "replay:absent.jsonl").code == 2
     assert bench(capsys).code == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/cli.py:115 a run is known by its benchmark's name alone: another file of the same name "
-    "goes on as the same run and replaces its results",
-)
+def test_a_run_whose_model_cannot_be_used_does_not_claim_its_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arrange()
+    with served(lambda asked: Answer("no such model", status=404)) as server:
+        assert bench(capsys, "--model", "openai:m", "--base-url", server.url).code == 2
+    assert bench(capsys).code == 0
+
+
 def test_another_benchmark_of_the_same_name_is_another_run(capsys: pytest.CaptureFixture[str]) -> None:
     arrange()
     bench(capsys)
@@ -298,16 +315,13 @@ def test_offline_takes_what_is_stored_and_calls_nothing(capsys: pytest.CaptureFi
     assert all("offline" in line["failures"][0] for line in lines())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/report.py, benchmarks/cli.py:71 where every problem failed no cause is shown (D9): the "
-    "report says `3 failed`, the exit code 0, and the reason stands in problems.jsonl alone",
-)
 def test_where_everything_failed_the_report_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     arrange()
     said = bench(capsys, "--offline")
     assert results()["outcomes"]["failed"] == 3
-    assert "offline" in said.out + said.err
+    assert said.code == 1
+    assert "could not be had: 9" in said.out
+    assert "9 x NotRecorded: " in said.out and "offline" in said.out
 
 
 def test_the_named_selectors_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,15 +335,7 @@ def test_the_named_selectors_are_reported(capsys: pytest.CaptureFixture[str]) ->
     [
         ("majorityvote", ("'majorityvote'", "Did you mean 'majority_vote'?")),
         ("majority_vote,sample", ("'sample'", "does not choose")),
-        pytest.param(
-            "best_of",
-            ("'best_of'", "scores"),
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: benchmarks/harness.py:311 a selector that was asked for and cannot be had from this "
-                "pipeline is left out without a word",
-            ),
-        ),
+        ("best_of", ("'best_of'", "scores")),
     ],
 )
 def test_a_selector_that_cannot_be_reported_is_refused(
@@ -342,11 +348,6 @@ def test_a_selector_that_cannot_be_reported_is_refused(
         assert words in said.err
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/harness.py:315 `stage()` without the settings it needs (top_k: k) is a ValidationError: a "
-    "traceback",
-)
 def test_a_selector_that_needs_settings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     arrange(chooses=", {verify: {verifier: unit_tests}}, best_of")
     row = {"id": "a", "question": "f?", "entry_point": "f", "tests": [{"args": [], "expected": 1}]}

@@ -385,13 +385,7 @@ def test_a_folder_of_something_else_is_left_alone_but_for_what_a_run_writes(
         "{",
         "[]",
         '"x"',
-        pytest.param(
-            "null",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: benchmarks/harness.py:250 a run.json of `null` counts as none: the run is replaced",
-            ),
-        ),
+        "null",
     ],
 )
 def test_a_damaged_run_is_not_overwritten_unasked(text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,11 +113,6 @@ def test_runs_without_a_problem_in_common_cannot_be_compared(capsys: pytest.Capt
     assert (said.code, said.errors) == (2, ["error: the two runs have no problem in common"])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: benchmarks/cli.py:220 runs of two benchmarks are paired by ids they happen to share (line numbers, "
-    "say): a comparison of different questions, without a word",
-)
 def test_runs_of_different_benchmarks_are_not_compared_silently(capsys: pytest.CaptureFixture[str]) -> None:
     arrange()
     bench(capsys)

@@ -127,7 +127,11 @@ JUDGES: st.SearchStrategy[Stage] = st.builds(
     ahead=st.integers(1, 4),
 )
 STEPS: st.SearchStrategy[Stage] = JUDGES | st.builds(Passing, slow=st.integers(0, 2))
-CHOICES: st.SearchStrategy[Stage] = st.sampled_from([MajorityVote(), BestOf(), TopK(k=2), WeightedVote()])
+SCORED = "by_text"
+"""What the verdicts of the first judge of every branch go by."""
+CHOICES: st.SearchStrategy[Stage] = st.sampled_from(
+    [MajorityVote(), BestOf(by=SCORED), TopK(k=2, by=SCORED), WeightedVote(by=SCORED)]
+)
 
 
 @st.composite

@@ -580,6 +580,30 @@ async def test_selected_accuracy_is_reported_by_selector(tmp_path: Path) -> None
     assert lines[0]["merits"]["best_of"] == [9.0, 1.0, 2.0, 0.0]
 
 
+async def test_a_selector_is_reported_as_the_pipeline_has_it(tmp_path: Path) -> None:
+    judged = Sample(n=4) | Verify(verifier=Odd(), called="one") | Verify(verifier=Odd(), called="two")
+    pipeline = judged | BestOf(by="two")
+    await harness_run(tmp_path / "run", pipeline=pipeline, selectors=("best_of",))
+    data, _ = written(tmp_path / "run")
+    assert list(data["selected"]) == ["best_of"]
+    with pytest.raises(UserError, match=r"'weighted_vote'.*'one', 'two'.*by"):
+        await harness_run(tmp_path / "run", pipeline=pipeline, selectors=("weighted_vote",))
+
+
+async def test_a_selector_that_cannot_use_these_scores_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    pipeline = Sample(n=2) | Verify(verifier=Odd()) | BestOf()
+    await harness_run(
+        tmp_path / "run",
+        reply=lambda c: "right:-3" if c.problem == "p3" else "right:1",
+        pipeline=pipeline,
+        selectors=("best_of", "weighted_vote"),
+    )
+    data, lines = written(tmp_path / "run")
+    assert list(data["selected"]) == ["best_of"]
+    assert not any(line["ballots"] for line in lines)
+    assert any("weighted_vote is not reported" in note and "-3" in note for note in data["notes"])
+
+
 async def test_the_pipeline_s_own_choice_is_its_selector_s_at_all_samples(tmp_path: Path) -> None:
     results = await harness_run(tmp_path / "run", n=7, selectors=("majority_vote",), reply=votes)
     at_all = results.data["selected"]["majority_vote"]["7"]["value"]
@@ -603,7 +627,7 @@ async def test_a_pipeline_that_stops_early_reports_no_coverage_and_says_so(tmp_p
 
 async def test_a_selector_that_is_none_is_an_error_before_anything_is_spent(tmp_path: Path) -> None:
     asked: list[Call] = []
-    with pytest.raises(UserError, match="does not choose among candidates"):
+    with pytest.raises(UserError, match="does not choose one of the candidates"):
         await harness_run(tmp_path / "run", reply=lambda c: asked.append(c) or "x", selectors=("sample",))  # type: ignore[func-returns-value]
     assert asked == []
 
@@ -713,6 +737,19 @@ def test_a_folder_takes_the_same_run_again_and_more_samples(tmp_path: Path) -> N
     open_folder(tmp_path / "run", settings)
     open_folder(tmp_path / "run", {**settings, "samples": 9, "limit": None})
     assert strict((tmp_path / "run" / "run.json").read_text())["samples"] == 9
+
+
+@pytest.mark.parametrize("less", [{"samples": 3}, {"limit": 3}])
+async def test_results_give_way_to_larger_ones_only(tmp_path: Path, less: dict[str, int]) -> None:
+    settings = {"samples": 4, "limit": 4}
+    open_folder(tmp_path / "run", settings)
+    await harness_run(tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(UserError, match=r"results of 4 .*, and 3 would replace them.*--out.*--overwrite"):
+        open_folder(tmp_path / "run", {**settings, **less})
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+    open_folder(tmp_path / "run", {**settings, **less}, overwrite=True)
+    assert not (tmp_path / "run" / "results.json").exists()
 
 
 def test_a_folder_refuses_another_run_and_says_what_differs(tmp_path: Path) -> None:

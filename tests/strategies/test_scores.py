@@ -152,11 +152,6 @@ async def test_a_misspelt_verifier_is_an_error_and_not_the_first_candidate(selec
         await solved(judged | selector, replies("bad", "good"))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/graph.py _flaws: two verifiers before a selector without `by` are found out by a "
-    "LookupError after every sample is paid; it should be a ConfigError before anything is spent",
-)
 async def test_whose_score_is_meant_is_asked_before_anything_is_spent() -> None:
     other = table({"x": (True, 2.0)})
     pipeline = Sample(n=1) | Verify(verifier=table({"x": (True, 1.0)})) | Verify(verifier=other) | BestOf()

@@ -255,11 +255,6 @@ def test_a_verifier_that_likes_batches_gets_them_where_candidates_wait() -> None
     assert max(sizes, key=lambda s: s or 0) == 4.0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: strategies/verify.py:42 `ahead` counts batches, though it says how many *candidates* may be in work "
-    "at once: with a verifier that likes 3 together it is 3 times as many",
-)
 def test_ahead_counts_candidates_in_batches_too() -> None:
     AT_WORK[:] = [0, 0]
     texts = ["1"] * 40

@@ -203,13 +203,10 @@ def test_small_probabilities_are_not_all_equal() -> None:
     assert chosen(WeightedVote(), voters(["1", "2"], [1e-12, 5e-10], "probability")) == [1]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: strategies/weighted_vote.py:55 a negative score counts as 0, so with a reward model whose scores "
-    "are all negative the earliest answer wins whatever the scores; sum them as documented, or refuse",
-)
-def test_where_all_scores_are_negative_the_better_answer_wins_all_the_same() -> None:
-    assert chosen(WeightedVote(), voters(["1", "2"], [-100.0, -1.0])) == [1]
+def test_a_vote_cannot_weigh_less_than_nothing_and_logits_should_say_that_they_are_some() -> None:
+    with pytest.raises(ValueError, match=r"'v' scored .* -100.*logits.*best_of"):
+        WeightedVote().choose(NUMBER, voters(["1", "2"], [-100.0, -1.0]))
+    assert chosen(WeightedVote(), voters(["1", "2"], [-100.0, -1.0], "logit")) == [1]
 
 
 # --- live -------------------------------------------------------------------------------------------
