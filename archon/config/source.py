@@ -178,6 +178,8 @@ class _Plain:
 def _toml(text: str, name: str) -> Source:
     try:
         data = tomllib.loads(text)
+        if _size(data) > _MOST_NODES:
+            raise ConfigError([Flaw(name, f"more than {_MOST_NODES:,} values")])
         source = Source(None, name, toml_lines(text))
         source.data = _texts(data, (), source) or None
         return source
@@ -189,6 +191,13 @@ def _toml(text: str, name: str) -> Source:
         raise ConfigError([Flaw(name, _TOO_DEEP)]) from None
     except ValueError as error:  # a number of more digits than Python reads
         raise ConfigError([Flaw(name, f"not valid TOML: {error}")]) from None
+
+
+def _size(value: Any) -> int:
+    """How many values there are."""
+    if isinstance(value, dict | list):
+        return 1 + sum(map(_size, value.values() if isinstance(value, dict) else value))
+    return 1
 
 
 def _texts(value: Any, path: Path, source: Source) -> Any:

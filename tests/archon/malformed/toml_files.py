@@ -25,6 +25,7 @@ TOML = {
     "deeper than anything needs": Malformed(
         "[[pipeline]]\nsample.extra.x = " + "[" * 150 + "]" * 150, ("nested too deeply",), 1
     ),
+    "more than anything needs": Malformed("pipeline = [" + "1," * 100_000 + "]", ("100,000 values",)),
     "long key": Malformed(f"[[pipeline]]\n\n{'k' * 5000} = 1\n", ("no stage", "'kkkk"), 3),
     "misspelt stage": Malformed(
         "[[pipeline]]\nsample = {n = 1}\n\n[[pipeline]]\nmajority_vot = {}\n", ("'majority_vot'", "majority_vote"), 5
