@@ -1,23 +1,23 @@
-"""What a run will cost, before anything is spent: exact or bounded calls, tokens and money at most.
+"""What a run will cost at most, before anything is spent: calls, tokens, money.
 
-Calls come from the graph, prompts from the problems (four bytes per token is the estimate; the reservation
-that holds a budget uses one), replies at most from the limit on new tokens. What is stored already costs
-nothing again; the estimate does not look.
+Calls come from the graph, prompts from the problems (a token a byte, as for the reservation that holds a
+budget), replies from the limit on new tokens. What is stored already costs nothing again, and calls that
+are tried again cost more; the estimate knows of neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from archon.backends.base import Request
 from archon.calling import Caller
 from archon.graph import Graph
-from archon.problem import Problem
+from archon.problem import Message, Problem
 from archon.session import Session
-from archon.stage import Count
-
-_BYTES_PER_TOKEN = 4
+from archon.stage import Count, Stage
+from archon.usage import ZERO_USD, dollars
 
 
 class Line(NamedTuple):
@@ -28,7 +28,7 @@ class Line(NamedTuple):
     calls: Count
     """Per problem."""
     prompt_tokens: int | None
-    """In all, at most, estimated; None where the calls are unbounded."""
+    """In all, at most; None where the calls are unbounded, or ask for more than the problem."""
     completion_tokens: int | None
     """In all, at most."""
     usd: Decimal | None
@@ -41,28 +41,38 @@ def estimate(graph: Graph, problems: Sequence[Problem], session: Session) -> lis
     """One line per stage that calls a model."""
     lines = []
     plans = graph.plan()
-    size = sum(len(m.content.encode("utf-8", "replace")) for p in problems for m in p.messages)
-    prompt = size // _BYTES_PER_TOKEN
     for place in graph.places.values():
         calls = plans[place.path].calls
         for name in place.stage.models:
             caller = session.caller(name)
-            lines.append(_line(place.path, place.stage, caller, calls, prompt, len(problems), session))
+            lines.append(_line(place.path, place.stage, caller, calls, problems, session))
     return lines
 
 
 def _line(
-    path: str, stage: Any, caller: Caller, calls: Count, prompt: int, problems: int, session: Session
+    path: str, stage: Stage, caller: Caller, calls: Count, problems: Sequence[Problem], session: Session
 ) -> Line:
     sampling = session.sampling(caller.name, getattr(stage, "sampling", None))
     limit = sampling.max_tokens or caller.backend.capabilities.max_tokens
-    prompt_tokens = None if calls.high is None else prompt * calls.high
-    completion = None if calls.high is None or limit is None else problems * calls.high * limit
+    prompt = None
+    if not stage.takes:  # what is asked about candidates is not known yet
+        prompt = sum(_asked(problem, stage, caller).prompt_bound for problem in problems)
+    prompt_tokens = None if calls.high is None or prompt is None else prompt * calls.high
+    completion = None if calls.high is None or limit is None else len(problems) * calls.high * limit
     usd = None
     if caller.price is not None and prompt_tokens is not None and completion is not None:
         assert calls.high is not None
-        usd = caller.price.cost(prompt_tokens, 0, completion, problems * calls.high)
+        usd = caller.price.cost(prompt_tokens, 0, completion, len(problems) * calls.high)
     return Line(path, caller.name, calls, prompt_tokens, completion, usd, caller.price_source)
+
+
+def _asked(problem: Problem, stage: Stage, caller: Caller) -> Request:
+    """What a source asks: the problem, after the stage's own system message (as Run.sample does)."""
+    system = getattr(stage, "system", None)
+    if caller.config.continues_text and problem.prompt is not None:
+        return Request(prompt=problem.prompt if system is None else f"{system}\n\n{problem.prompt}")
+    before = () if system is None else (Message(role="system", content=system),)
+    return Request(messages=(*before, *problem.messages))
 
 
 def table(lines: Sequence[Line], problems: int) -> str:
@@ -76,9 +86,9 @@ def table(lines: Sequence[Line], problems: int) -> str:
                 line.stage,
                 line.model,
                 str(line.calls),
-                "unbounded" if line.prompt_tokens is None else f"about {line.prompt_tokens:,}",
+                "unbounded" if line.prompt_tokens is None else f"at most {line.prompt_tokens:,}",
                 "unbounded" if line.completion_tokens is None else f"at most {line.completion_tokens:,}",
-                "unknown" if line.usd is None else f"at most {line.usd:.4f}",
+                "unknown" if line.usd is None else f"at most {dollars(line.usd)}",
                 line.price,
             )
         )
@@ -88,8 +98,9 @@ def table(lines: Sequence[Line], problems: int) -> str:
     )
     known = [line.usd for line in lines if line.usd is not None]
     whole = (
-        f"${sum(known):.4f} at most"
+        f"{dollars(sum(known, ZERO_USD))} at most"
         if len(known) == len(lines)
         else "unknown, as some of it has no price or no bound"
     )
-    return f"{text}\n{problems:,} problems, in all: {whole}. Stored samples are not paid for again."
+    note = "Stored samples are not paid for again; retries come on top."
+    return f"{text}\n{problems:,} problems, in all: {whole}. {note}"

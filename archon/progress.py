@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from archon.ledger import Ledger
-from archon.usage import Usage
+from archon.usage import Usage, dollars
 
 _EVERY = 10.0
 
@@ -88,12 +88,12 @@ class Live:
 
 
 def spend(usage: Usage) -> str:
-    """Money where there is a price, else tokens."""
-    if usage.usd or (usage.requests and not usage.unpriced):
-        return f"${usage.usd:.4f}"
-    if usage.requests == 0:
+    """Money where there is a price, tokens where there is none, and what of it is unpriced."""
+    if usage.requests == 0 and not usage.usd:
         return "nothing"
-    return f"{usage.tokens:,} tokens (unpriced)"
+    if usage.unpriced >= usage.requests > 0 and not usage.usd:
+        return f"{usage.tokens:,} tokens (unpriced)"
+    return dollars(usage.usd) + (f" ({usage.unpriced:,} calls unpriced)" if usage.unpriced else "")
 
 
 def clock(seconds: float) -> str:
