@@ -82,7 +82,9 @@ class Builder:
             if info is None:
                 self.flaw((*path, key), f"unknown key {shown(key)}", hint(key, cls.model_fields))
                 continue
-            nested = next((m for m in info.metadata if isinstance(m, Nested)), None)
+            nested = next((m for m in info.metadata if isinstance(m, Nested)), None) or _nested(
+                info.annotation
+            )
             ready[key] = self._field(nested, info.annotation, raw, (*path, key))
         if len(self.flaws) > before:
             return None
@@ -180,11 +182,16 @@ def _value_class(annotation: Any) -> type[Value] | None:
     return None
 
 
+def _nested(annotation: Any) -> Nested | None:
+    """The mark of a component in an annotation such as `Annotated[Model, Nested("backend")] | None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(filter(None, map(_nested, get_args(annotation))), None)
+    return next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Nested)), None)
+
+
 def _item_class(annotation: Any) -> type[Value] | Nested | None:
     """What a list holds, where that is values or components."""
     if get_origin(annotation) in (list, tuple):
         item = get_args(annotation)[0]
-        marks = getattr(item, "__metadata__", ())
-        nested = next((m for m in marks if isinstance(m, Nested)), None)
-        return nested or _value_class(item)
+        return _nested(item) or _value_class(item)
     return None

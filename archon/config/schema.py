@@ -73,9 +73,8 @@ def config_schema() -> dict[str, Any]:
 def _filled_in(schema: Any) -> Any:
     """The schema with references where components go."""
     if isinstance(schema, dict):
-        if COMPONENT in schema:
-            return {"$ref": f"#/$defs/{schema[COMPONENT]}"}
-        return {key: _filled_in(value) for key, value in schema.items()}
+        filled = {key: _filled_in(value) for key, value in schema.items() if key != COMPONENT}
+        return {"$ref": f"#/$defs/{schema[COMPONENT]}", **filled} if COMPONENT in schema else filled
     return [_filled_in(item) for item in schema] if isinstance(schema, list) else schema
 
 

@@ -181,14 +181,7 @@ def test_everything_that_is_registered_can_be_named(kind: str) -> None:
         Budgets,
         registry.find("stage", "sample"),
         registry.find("backend", "openai"),
-        pytest.param(
-            registry.find("stage", "verify"),
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: archon/config/schema.py:77 a field that holds a component becomes a bare $ref: its "
-                "docstring, and null where the field may be null, are lost",
-            ),
-        ),
+        registry.find("stage", "verify"),
     ],
 )
 def test_every_setting_has_a_text_to_hover_over(cls: type[Value]) -> None:

@@ -59,6 +59,12 @@ KEYS = {
         ("'cpu_second'", "Did you mean 'cpu_seconds'?"),
         6,
     ),
+    "misspelt key of a model behind another": Malformed(
+        "models:\n  default:\n    backend: replay\n    path: r.jsonl\n    beyond:\n      openai:\n        modle: m\n"
+        "pipeline: [sample]\n",
+        ("models.default.beyond.openai", "'modle'", "Did you mean 'model'?"),
+        7,
+    ),
     "wrong value of a nested verifier": Malformed(
         "- sample\n- verify:\n    verifier:\n      unit_tests:\n        limits: {cpu_seconds: 0}\n- best_of\n",
         ("cpu_seconds", "greater than 0", "found 0"),
