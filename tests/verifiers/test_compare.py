@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -146,6 +147,22 @@ def test_complex_numbers_have_a_tolerance_too() -> None:
     assert matching(1 + 2j, 1 + 2.001j, 0.01)
 
 
+NANS = (math.nan, -math.nan, math.inf - math.inf)
+
+
+@pytest.mark.parametrize("hold", [lambda x: x, lambda x: [x, 1], lambda x: (1.5, x), lambda x: {1: [[x]]},
+                                  lambda x: complex(x, 0), lambda x: [x] * 20])  # fmt: skip
+def test_one_nan_is_as_good_as_another_and_nothing_else_is(hold: Callable[[float], Any]) -> None:
+    for nan in NANS:
+        assert matching(hold(math.nan), hold(nan))
+        assert not matching(hold(math.nan), hold(1.0)) and not matching(hold(1.0), hold(nan))
+
+
+def test_floats_beside_a_nan_still_may_differ_a_little() -> None:
+    assert matching([math.nan, 1.0], [-math.nan, 1.0 + 9e-7])
+    assert not matching([math.nan, 1.0], [-math.nan, 1.0 + 3e-6])
+
+
 # --- the other rules ---------------------------------------------------------------------------------
 
 
@@ -183,6 +200,10 @@ def test_as_sets(expected: Any, value: Any, match: bool) -> None:
 @pytest.mark.parametrize("value", [range(10**8), range(10**15), range(10**30), range(0, -(10**30), -1)])
 def test_a_range_of_astronomic_length_is_no_set_of_ours(value: range) -> None:
     assert not matching([1, 2], value, rule="same_set")
+
+
+def test_a_set_may_be_given_with_many_repetitions() -> None:
+    assert matching([1, 2], [1, 2] * 1000, rule="same_set")
 
 
 def test_colliding_values_are_no_set_of_ours() -> None:
@@ -242,6 +263,20 @@ def test_what_is_too_large_is_shown_all_the_same() -> None:
 
 
 def test_a_short_value_is_shown_as_it_is() -> None:
-    assert shown([1, "a"]) == "[1, 'a']"
+    for value in (
+        [1, "a"],
+        (1,),
+        (),
+        [()],
+        {"a": {1: 2}},
+        {1},
+        set(),
+        frozenset([1]),
+        b"a",
+        bytearray(b"a"),
+        1.5,
+        None,
+    ):
+        assert shown(value) == repr(value)
     assert shown(Opaque("m.A")) == "<m.A>"
     assert len(shown("x" * 500, 40)) == 40

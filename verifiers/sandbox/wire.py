@@ -30,7 +30,10 @@ _DEEPEST = 200
 _MANY = 16
 _SCALARS: frozenset[type] = frozenset((int, float, str, bool, type(None)))
 """What JSON tells apart and gives back as it was: a long flat list of these crosses as JSON, ten times as fast."""
-_MOST_COLLISIONS = 64
+_FEW_KEYS = 64
+_MOST_STEPS = {1: 60, 10: 20}
+"""Steps that a search for a free place may take on average, by the places it looks at in one. The oddest of honest
+keys (multiples of 2**44) take a third and a half of that."""
 
 _ITERATORS: set[type] = {
     type(iter(())),
@@ -53,6 +56,10 @@ _MOST_ITEMS = 1_000_000
 
 class WireError(ValueError):
     """Bytes that are not of this form, or values beyond its limits."""
+
+
+class TooManyItems(WireError):
+    """More items than the reader wants."""
 
 
 class Opaque:
@@ -185,10 +192,13 @@ def _is_number_of_numpy(kind: type) -> bool:
     return kind.__module__ == "numpy" and any(base.__name__ == "generic" for base in kind.__mro__)
 
 
-def decode(data: bytes) -> Any:
-    """The value of these bytes. Raises WireError for anything that is not exactly one value."""
+def decode(data: bytes, most: int | None = None) -> Any:
+    """The value of these bytes. Raises WireError for anything that is not exactly one value, and TooManyItems
+    where its lists, sets and dictionaries hold more than `most` items together, before it reads them."""
     try:
-        value, end = _decode(data, 0, 0)
+        value, end = _decode(data, 0, 0, [len(data) if most is None else most])
+    except WireError:
+        raise
     except (
         struct.error,
         IndexError,
@@ -203,7 +213,7 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _decode(data: bytes, at: int, depth: int, room: list[int]) -> tuple[Any, int]:
     if depth > _DEEPEST + 4:
         raise WireError("nested too deeply")
     tag = data[at : at + 1]
@@ -231,9 +241,10 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         at += 4
         if count > len(data) - at:
             raise WireError("cut off")
+        _take(room, count)
         items = []
         for _ in range(count):
-            item, at = _decode(data, at, depth + 1)
+            item, at = _decode(data, at, depth + 1, room)
             items.append(item)
         if tag == b"l":
             return items, at
@@ -245,6 +256,7 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         at += 4
         if size > len(data) - at:
             raise WireError("cut off")
+        _take(room, data.count(b",", at, at + size))
         items = json.loads(data[at : at + size])
         if type(items) is not list or not _SCALARS.issuperset(map(type, items)):
             raise WireError("no flat list")
@@ -254,13 +266,14 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         at += 4
         if count * 2 > len(data) - at:
             raise WireError("cut off")
+        _take(room, count * 2)
         keys, values = [], []
         for _ in range(count):
-            key, at = _decode(data, at, depth + 1)
-            value, at = _decode(data, at, depth + 1)
+            key, at = _decode(data, at, depth + 1, room)
+            value, at = _decode(data, at, depth + 1, room)
             keys.append(key)
             values.append(value)
-        return dict(zip(hashable(keys), values, strict=True)), at
+        return dict(zip(hashable(keys, neighbours=1), values, strict=True)), at
     if tag in (b"b", b"B", b"O"):
         (size,) = _U32.unpack_from(data, at)
         at += 4
@@ -275,7 +288,7 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     if tag == b"r":
         parts = []
         for _ in range(3):
-            part, at = _decode(data, at, depth + 1)
+            part, at = _decode(data, at, depth + 1, room)
             if type(part) is not int:
                 raise WireError("a range of no integers")
             parts.append(part)
@@ -283,29 +296,51 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             raise WireError("a range of step 0")
         return range(*parts), at
     if tag == b"I":
-        items, at = _decode(data, at, depth + 1)
+        items, at = _decode(data, at, depth + 1, room)
         if type(items) is not list:
             raise WireError("an iterator of no items")
         return iter(items), at
     raise WireError(f"unknown tag {tag!r}")
 
 
-def hashable(items: list[Any]) -> list[Any]:
-    """The items, if putting them into a set cannot be made slow on purpose.
+def _take(room: list[int], count: int) -> None:
+    room[0] -= count
+    if room[0] < 0:
+        raise TooManyItems("too many items")
 
-    Integers can be chosen to share one hash, which makes a set of them quadratic. Raises WireError.
+
+def hashable(items: list[Any], neighbours: int = 10) -> list[Any]:
+    """The items, if putting them into a set (or a dictionary, that looks at no neighbours) cannot be made slow.
+
+    Integers can be chosen so that they share one hash, or that their searches for a free place cross, which
+    makes a set of them quadratic. Raises WireError.
     """
-    seen: dict[int, int] = {}
-    for item in items:
-        try:
-            mark = hash(item)
-        except TypeError as error:
-            raise WireError(str(error)) from None
-        count = seen.get(mark, 0) + 1
-        if count > _MOST_COLLISIONS:
-            raise WireError("too many colliding hashes")
-        seen[mark] = count
+    try:
+        hashes = [hash(item) for item in items]
+    except TypeError as error:
+        raise WireError(str(error)) from None
+    if len(hashes) > _FEW_KEYS:
+        size, sparsest = 2 * _FEW_KEYS, 3 if neighbours == 1 else 7
+        while size <= sparsest * len(hashes):  # every size that the growing table can have
+            _place(hashes[: size * 2 // 3], size, neighbours)
+            size *= 2
     return items
+
+
+def _place(hashes: list[int], size: int, neighbours: int) -> None:
+    """Find places in a table of this size as CPython does, and count the steps."""
+    mask, taken = size - 1, bytearray(size)
+    steps = _MOST_STEPS[neighbours] * len(hashes)
+    for value in hashes:
+        rest = value & 0xFFFF_FFFF_FFFF_FFFF
+        start = rest & mask
+        while (place := taken.find(0, start, start + (neighbours if start + neighbours <= size else 1))) < 0:
+            steps -= 1
+            if steps < 0:
+                raise WireError("too many colliding hashes")
+            rest >>= 5
+            start = (start * 5 + rest + 1) & mask
+        taken[place] = 1
 
 
 def frame(kind: int, body: bytes = b"") -> bytes:
