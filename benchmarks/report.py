@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from archon.benchmarks.results import Record, Results, causes
+from archon.benchmarks.results import Record, Results, causes, write_whole
 from archon.benchmarks.statistics.paired import Comparison
 from archon.usage import Usage, describe
 
@@ -76,19 +77,20 @@ def show_comparison(comparison: Comparison, a: str, b: str, what: str, console: 
 
 def write_csv(results: Results, path: Path) -> None:
     """Every figure of every curve as one row."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["figure", "k", "value", "low", "high", "problems", "tokens", "usd", "flops"])
-        cost = results.data["cost"]
-        curves = {"coverage": results.data["coverage"], "all_right": results.data["all_right"]}
-        curves |= {f"selected:{name}": curve for name, curve in results.data["selected"].items()}
-        for name, curve in curves.items():
-            for k, point in curve.items():
-                at = cost.get(k, {})
-                writer.writerow(
-                    [name, k, point["value"], point["low"], point["high"], point["problems"],
-                     at.get("tokens"), at.get("usd"), at.get("flops")]
-                )  # fmt: skip
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["figure", "k", "value", "low", "high", "problems", "tokens", "usd", "flops"])
+    cost = results.data["cost"]
+    curves = {"coverage": results.data["coverage"], "all_right": results.data["all_right"]}
+    curves |= {f"selected:{name}": curve for name, curve in results.data["selected"].items()}
+    for name, curve in curves.items():
+        for k, point in curve.items():
+            at = cost.get(k, {})
+            writer.writerow(
+                [name, k, point["value"], point["low"], point["high"], point["problems"],
+                 at.get("tokens"), at.get("usd"), at.get("flops")]
+            )  # fmt: skip
+    write_whole(path, text.getvalue())
 
 
 def _curves(data: Mapping[str, Any]) -> Table:

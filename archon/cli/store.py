@@ -91,7 +91,7 @@ def _existing(file: Path | None) -> Path:
 async def _summaries(path: Path) -> Any:
     from archon.store import SQLiteStore
 
-    opened = SQLiteStore(path)
+    opened = SQLiteStore(path, writable=False)
     try:
         return await opened.summaries()
     finally:
@@ -101,7 +101,7 @@ async def _summaries(path: Path) -> Any:
 async def _export(path: Path, model: str | None) -> None:
     from archon.store import SQLiteStore
 
-    opened = SQLiteStore(path)
+    opened = SQLiteStore(path, writable=False)
     try:
         for pool in await opened.summaries():
             if model is not None and pool.model != model:

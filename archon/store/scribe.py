@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -176,6 +177,27 @@ def explain(error: sqlite3.Error, where: str) -> StoreError:
             f"{where} is not a store of ours, or is damaged ({text}). Name another with --store"
         )
     return StoreUnusable(f"cannot use the store {where}: {text}. Name another with --store")
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, also where nothing can be written (an archive on a read-only disk).
+
+    SQLite reads a write-ahead log only with a file of shared memory beside it. Where it cannot make one and
+    there is no log, it is told that nobody writes.
+    """
+    where = path.resolve()
+    writable = os.access(where, os.W_OK) and os.access(where.parent, os.W_OK)
+    alone = not where.with_name(f"{where.name}-wal").exists()
+    mode = "rw" if writable else "ro&immutable=1" if alone else "ro"
+    connection = sqlite3.connect(
+        f"{where.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 def open_database(path: Path | None) -> sqlite3.Connection:

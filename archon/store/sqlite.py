@@ -22,7 +22,7 @@ from typing import Any
 from archon.candidate import TokenLogprob
 from archon.errors import StoreUnusable, StoreVersion
 from archon.store.base import Attempt, Page, PoolSummary, Recorded
-from archon.store.scribe import Scribe, open_database
+from archon.store.scribe import Scribe, open_database, open_to_read
 from archon.usage import Usage, total
 
 _VERSION = 1
@@ -34,14 +34,16 @@ _COLUMNS = "idx, text, finish, stop, reasoning, logprobs, usage"
 class SQLiteStore:
     """A store in one file; without a path, in memory and gone with the process.
 
-    Raises StoreUnusable or StoreVersion where the file is not one of ours.
+    Raises StoreUnusable or StoreVersion where the file is not one of ours. One that is not `writable` is
+    only read, also where nothing can be written.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, writable: bool = True) -> None:
         self.path = None if path is None else Path(path)
+        self._writable = writable
         self._owner = 0
         self._changed: dict[int, asyncio.Event] = {}
-        if self.path is not None:
+        if self.path is not None and writable:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -50,7 +52,8 @@ class SQLiteStore:
                     "Name another place with --store"
                 ) from error
         self._scribe = Scribe(self._open, str(self.path or "in memory"))
-        self._scribe.every(_BEAT_SECONDS, self._beat)
+        if writable:
+            self._scribe.every(_BEAT_SECONDS, self._beat)
 
     # --- pools -------------------------------------------------------------------------------------
 
@@ -216,21 +219,36 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """Write what is pending and let go. Raises StoreError where that fails."""
-        self._scribe.later(self._leave)
+        if self._writable:
+            self._scribe.later(self._leave)
         await asyncio.to_thread(self._scribe.finish)
 
     # --- in the thread -----------------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:
+        if self.path is not None and not self._writable:
+            db = open_to_read(self.path)
+            self._recognise(db)
+            return db
         db = open_database(self.path)
         db.execute("BEGIN IMMEDIATE")
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
+        if not _tables(db):
             for statement in files("archon.store").joinpath("schema.sql").read_text().split(";\n"):
                 if statement.strip():
                     db.execute(statement)
             db.execute("INSERT INTO meta VALUES ('format', 'archon-store'), ('version', ?)", (str(_VERSION),))
-        elif "meta" not in tables:
+        self._recognise(db)
+        row = db.execute(
+            "INSERT INTO owners (host, pid, started, beat) VALUES (?, ?, ?, ?)",
+            (socket.gethostname(), os.getpid(), _started(os.getpid()), time.time()),
+        )
+        self._owner = row.lastrowid or 0
+        db.execute("COMMIT")
+        return db
+
+    def _recognise(self, db: sqlite3.Connection) -> None:
+        """Raise where this is no store, or a newer one."""
+        if "meta" not in _tables(db):
             db.close()
             raise StoreUnusable(
                 f"{self.path} is an SQLite database, but not a store of ours. Name another with --store"
@@ -241,13 +259,6 @@ class SQLiteStore:
             raise StoreVersion(
                 f"{self.path} has format version {version}, newer than this program's {_VERSION}. Update archon"
             )
-        row = db.execute(
-            "INSERT INTO owners (host, pid, started, beat) VALUES (?, ?, ?, ?)",
-            (socket.gethostname(), os.getpid(), _started(os.getpid()), time.time()),
-        )
-        self._owner = row.lastrowid or 0
-        db.execute("COMMIT")
-        return db
 
     def _beat(self, db: sqlite3.Connection) -> None:
         db.execute(  # whoever was thought dead, and removed, is back
@@ -292,6 +303,10 @@ class SQLiteStore:
         event = self._changed.pop(pool, None)
         if event is not None:
             event.set()
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _pool(db: sqlite3.Connection, key: str, identity: Mapping[str, Any], request: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ from archon.prices import Price
 from archon.problem import Problem
 from archon.session import Session
 from archon.store import SQLiteStore
+from archon.store.base import Recorded
 from archon.strategies.sample import Sample
 
 
@@ -87,3 +88,29 @@ async def test_plain_sqlite_reads_what_was_stored(tmp_path: Path) -> None:
     assert request["messages"] == [["user", "two words"]]
     assert request["sampling"]["temperature"] == 0.5
     assert (usage["requests"], usage["prompt_tokens"], usage["usd"]) == (1, 2, "0.000004")
+
+
+async def test_a_store_that_is_only_read_sees_what_a_writer_has_just_put_and_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.sqlite"
+    writer = SQLiteStore(path)
+    pool = await writer.pool("key", {"model": "m"}, {"prompt": "Q"})
+    await writer.put(pool, [Recorded(0, "a")])
+    reader = SQLiteStore(path, writable=False)
+    assert [(p.model, p.samples) for p in await reader.summaries()] == [("m", 1)]
+    await writer.put(pool, [Recorded(1, "b")])
+    assert [s.text for s in (await reader.read(pool, range(9))).samples] == ["a", "b"]
+    with pytest.raises(StoreError):
+        await reader.put(pool, [Recorded(2, "c")])
+    await writer.close()
+
+
+def test_only_reading_makes_neither_a_store_nor_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable):
+        SQLiteStore(tmp_path / "below" / "s.sqlite", writable=False)
+    (tmp_path / "empty.sqlite").touch()
+    with pytest.raises(StoreUnusable, match="not a store of ours"):
+        SQLiteStore(tmp_path / "empty.sqlite", writable=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["empty.sqlite"]
+    assert (tmp_path / "empty.sqlite").read_bytes() == b""
