@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple
 
 from archon.backends.base import Backend, Completion, Model, Progress, Request, Tokens
@@ -133,7 +134,9 @@ class Billed(NamedTuple):
 class Caller:
     """One named model, ready to be called."""
 
-    def __init__(self, name: str, config: Model, backend: Backend, gate: Gate) -> None:
+    def __init__(
+        self, name: str, config: Model, backend: Backend, gate: Gate, prices: Path | None = None
+    ) -> None:
         self.name = name
         self.config = config
         self.backend = backend
@@ -141,7 +144,7 @@ class Caller:
         self.price: Price | None = config.price
         self.price_source = "its configuration"
         if self.price is None:
-            self.price, self.price_source = price_of(config.label)
+            self.price, self.price_source = price_of(config.label, prices)
         self._tokens_per_second = 0.0
         self._max_n = backend.capabilities.max_n
         self._jitter = random.Random(name)

@@ -73,13 +73,16 @@ def _parsed(text: str, name: str) -> PriceTable:
     return read_value(PriceTable, text, name)
 
 
-def price_of(model: str) -> tuple[Price | None, str]:
-    """The price of a model by its name, and where it was found (or that it was not)."""
-    user = os.environ.get("ARCHON_PRICES")
+def price_of(model: str, prices: Path | None = None) -> tuple[Price | None, str]:
+    """The price of a model by its name, and where it was found (or that it was not).
+
+    `prices` is the user's table; ARCHON_PRICES where not given.
+    """
+    user = prices or os.environ.get("ARCHON_PRICES")
     if user:
         table = read_table(Path(user))
         if model in table.models:
-            return table.models[model], user
+            return table.models[model], str(user)
     packaged = read_table()
     if model in packaged.models:
         return packaged.models[model], f"packaged table, as of {packaged.as_of}"

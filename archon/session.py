@@ -50,7 +50,7 @@ class Session:
     `models` maps the names that stages use to models; a single model serves every name. `store` is a
     store, a path, or None for one in memory. `seed` seeds the stages' random generators and, where a
     server takes seeds, the samples; another seed is another, independent run. `offline` makes no model
-    call: what is not stored counts as failed.
+    call: what is not stored counts as failed, and no key is needed. `prices` is a price table of the user's.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Session:
         store: Store | str | Path | None = None,
         seed: int | None = None,
         offline: bool = False,
+        prices: Path | None = None,
         trace: Trace | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -68,6 +69,7 @@ class Session:
         self.budget = budget or Budgets()
         self.seed = seed
         self.offline = offline
+        self._prices = prices
         self.trace = trace
         self.ledger = Ledger()
         """Everything used so far, over all problems."""
@@ -147,14 +149,17 @@ class Session:
         return outcome
 
     def check(self, graph: Graph) -> None:
-        """Raise UnknownName where a stage names a model that this session does not have."""
-        if isinstance(self._models, Mapping):
-            for name, stages in graph.models.items():
-                if name not in self._models:
-                    raise UnknownName(
-                        f"stage {stages[0]!r} uses model {name!r}, which is not defined. "
-                        f"{hint(name, self._models)} Define it under `models:`, or give one with --model"
-                    )
+        """Raise UserErrors where a stage names a model that this session does not have, or that lacks its key."""
+        for name, stages in graph.models.items():
+            model = self._models.get(name) if isinstance(self._models, Mapping) else self._models
+            if model is None:
+                assert isinstance(self._models, Mapping)
+                raise UnknownName(
+                    f"stage {stages[0]!r} uses model {name!r}, which is not defined. "
+                    f"{hint(name, self._models)} Define it under `models:`, or give one with --model"
+                )
+            if isinstance(model, Model) and not self.offline:
+                model.check()
 
     def _open_run(self, place: Place, flow: Flow, scope: Scope, timers: list[asyncio.TimerHandle]) -> Run:
         budget = place.stage.budget
@@ -302,7 +307,7 @@ class Session:
             gate = self._gates.get(backend.endpoint)
             if gate is None:
                 gate = self._gates[backend.endpoint] = Gate(config.concurrency, config.max_concurrency)
-            caller = self._callers[name] = Caller(name, config, backend, gate)
+            caller = self._callers[name] = Caller(name, config, backend, gate, self._prices)
         return caller
 
     def sampling(self, model: str, own: Sampling | None) -> Sampling:

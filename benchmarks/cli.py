@@ -77,7 +77,7 @@ def bench(benchmark: str, **options: Any) -> int:
 
     config = configured(
         options["pipeline"], options["models"], options["base_url"], options["settings"], options["samples"],
-        options["run_budget"], options["problem_budget"], options["prices"], options["replay"],
+        options["run_budget"], options["problem_budget"], options["replay"],
     )  # fmt: skip
     results = asyncio.run(_bench(benchmark, config, options))
     if results is None:
@@ -96,6 +96,7 @@ def bench(benchmark: str, **options: Any) -> int:
 
 async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     from archon.benchmarks.harness import Harness, Plan, open_folder
+    from archon.benchmarks.results import write_whole
     from archon.config import dump
     from archon.estimate import estimate, table
     from archon.progress import Live
@@ -130,7 +131,8 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
         budget=config.budget,
         store=None if dry else store_path(options["store"]),
         seed=options["seed"],
-        offline=options["offline"],
+        offline=options["offline"] or dry,
+        prices=options["prices"],
     ) as session:
         live = Live(quiet=options["quiet"])
         harness = Harness(plan, session, folder, live)
@@ -140,7 +142,7 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
             print(table(estimate(graph, plan.problems, session), len(plan.problems)))
             return None
         open_folder(folder, settings, overwrite=options["overwrite"])
-        (folder / "pipeline.yaml").write_text(dump(config), encoding="utf-8")
+        write_whole(folder / "pipeline.yaml", dump(config))
         if options["trace"]:
             session.trace = FileTrace(folder / "trace.jsonl")
         with live:

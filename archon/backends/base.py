@@ -242,6 +242,9 @@ class Model(Component):
         """The name prices are looked up by."""
         return self.name
 
+    def check(self) -> None:
+        """Raise UserError where it lacks what its calls need (a key). Nothing is sent, nothing opened."""
+
     @abstractmethod
     def connect(self) -> Backend:
         """Open the backend. Nothing is sent yet."""

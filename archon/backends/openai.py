@@ -103,8 +103,16 @@ class OpenAI(Model):
         """Prices go by the model's name."""
         return self.model
 
+    def check(self) -> None:
+        """Raise UserError where a key is needed and absent."""
+        if self.address == _OPENAI and not os.environ.get(self.api_key_env):
+            raise UserError(
+                f"model {self.model!r} needs a key, and the environment variable {self.api_key_env} is not set. "
+                f"Set it (export {self.api_key_env}=...), or give `base_url:` for a server of your own"
+            )
+
     def connect(self) -> OpenAIBackend:
-        """Open a client. Raises UserError where a key is needed and absent."""
+        """Open a client."""
         return OpenAIBackend(self)
 
 
@@ -118,13 +126,7 @@ class OpenAIBackend:
         if config.stream:
             overridden["max_n"] = 1
         self._capabilities = self._dialect.capabilities.model_copy(update=overridden)
-        key = os.environ.get(config.api_key_env, "")
-        if not key and config.address == _OPENAI:
-            raise UserError(
-                f"model {config.model!r} needs a key, and the environment variable {config.api_key_env} is not set. "
-                f"Set it (export {config.api_key_env}=...), or give `base_url:` for a server of your own"
-            )
-        self._key = key
+        self._key = key = os.environ.get(config.api_key_env, "")
         self._headers = {name: _from_environment(value) for name, value in config.headers.items()}
         self._secrets = [s for s in (key, *(v for k, v in self._headers.items() if _SECRET.search(k))) if s]
         self._client = self._open()

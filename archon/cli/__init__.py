@@ -1,14 +1,20 @@
 """The command line: `archon COMMAND`. Commands are found by entry points, ours and anyone's (D10).
 
 Mistakes of the user end with one message, without a traceback, and exit code 2; other failures that were
-foreseen with exit code 1; Ctrl-C with 130.
+foreseen with exit code 1; Ctrl-C with 130, SIGTERM with 143. Who stops reading our output ends us without a word.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import select
+import signal
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO
 
 import click
 
@@ -20,11 +26,21 @@ from archon.errors import (
     ConfigError,
     ModelNotFound,
     QuotaExhausted,
+    StoreUnusable,
+    StoreVersion,
     UnknownName,
     UserError,
 )
 
-_USERS_TO_MEND = (UserError, AuthenticationFailed, ModelNotFound, QuotaExhausted, BadReply)
+_USERS_TO_MEND = (
+    UserError,
+    AuthenticationFailed,
+    ModelNotFound,
+    QuotaExhausted,
+    BadReply,
+    StoreUnusable,
+    StoreVersion,
+)
 
 
 class Commands(click.Group):
@@ -42,6 +58,17 @@ class Commands(click.Group):
             raise click.UsageError(str(error), ctx) from None
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a broken pipe is for `main` to judge, as click ends with exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeBroke from error
+
+
+class _PipeBroke(Exception):
+    """Somebody stopped reading, our output or something else."""
 
 
 @click.command(
@@ -65,33 +92,94 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character shows a mark instead
             stream.reconfigure(errors="replace")
+    code = _run(arguments)
+    _flush()
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command line; its exit code."""
+    with _terminable() as signals:
+        try:
+            code: Any = cli.main(args=arguments, prog_name="archon", standalone_mode=False)
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            print(
+                "interrupted; what was recorded is kept: run the same command again to go on", file=sys.stderr
+            )
+            return 128 + (signals[0] if signals else signal.SIGINT)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except _PipeBroke as error:
+            if _nobody_reads():
+                return 0
+            print(f"error: {error.__cause__}", file=sys.stderr)
+            return 1
+        except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):  # rich ends so where nobody reads
+                return 0
+            code = error.code
+        except _USERS_TO_MEND as error:
+            _say(error)
+            return 2
+        except ArchonError as error:
+            _say(error)
+            return 1
+        except OSError as error:  # a file that cannot be read or written; what was recorded is in the store
+            where = f"{error.filename!r}: " if error.filename else ""
+            print(f"error: {where}{error.strerror or error}{_next_step(error)}", file=sys.stderr)
+            return 1
+    return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """SIGTERM does what Ctrl-C does, unless somebody else has seen to it; yields the signals that came."""
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)  # asyncio's, while it runs
+        if not callable(interrupt):
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
     try:
-        code: Any = cli.main(args=arguments, prog_name="archon", standalone_mode=False)
-    except click.exceptions.Abort:
-        print("interrupted; what was recorded is kept: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; what was recorded is kept: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    except SystemExit as error:
-        cause = error.__context__
-        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
-            sys.exit(0)  # the reader of our output has left: `archon show ... | head`
-        raise
-    except _USERS_TO_MEND as error:
-        _say(error)
-        sys.exit(2)
-    except ArchonError as error:
-        _say(error)
-        sys.exit(1)
-    except OSError as error:  # a file that cannot be read or written; what was recorded is in the store
-        where = f"{error.filename!r}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+        yield came
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of our output has left: `archon show --all | head`."""
+    poll = select.poll()
+    for stream in _outputs():
+        poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _flush() -> None:
+    """Write what is still to be written, or drop it where nobody reads it."""
+    for stream in _outputs():
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _outputs() -> list[TextIO]:
+    return [s for s in (sys.stdout, sys.stderr) if s is not None]  # None: closed before we began
+
+
+def _next_step(error: OSError) -> str:
+    """What to do about a full disk; other errors say it by what they are."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return ". Make room, or name another place with --out; what was recorded is kept"
 
 
 def _say(error: ArchonError) -> None:

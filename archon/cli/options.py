@@ -71,14 +71,11 @@ def configured(
     samples: int | None,
     run_budget: tuple[str, ...],
     problem_budget: tuple[str, ...],
-    prices: Path | None,
     replay: Path | None = None,
 ) -> Config:
     """The configuration that the options amount to. Raises UserErrors."""
     from archon.config import Config
 
-    if prices is not None:
-        os.environ["ARCHON_PRICES"] = str(prices)
     config = read_pipeline(pipeline)
     graph_of = config.pipeline
     for setting in settings:
@@ -200,6 +197,10 @@ def with_setting(pipeline: Pipeline, setting: str) -> Pipeline:
         if node.name == head:
             if slash and isinstance(node.stage, Pipeline):
                 node = node._replace(stage=with_setting(node.stage, f"{rest}.{field}={text}"))
+            elif slash:
+                raise UserError(
+                    f"--set {setting!r}: {head!r} is a stage, with no {rest!r} in it. Say --set {head}.{field}=..."
+                )
             else:
                 node = Node(node.name, _changed(node.stage, field, value, f"--set {setting}"), node.after)
         nodes.append(node)

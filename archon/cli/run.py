@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -48,7 +48,7 @@ def run(question: str | None, file: Path | None, kind: str, as_json: bool, **opt
 
     config = configured(
         options["pipeline"], options["models"], options["base_url"], options["settings"], options["samples"],
-        options["run_budget"], options["problem_budget"], options["prices"],
+        options["run_budget"], options["problem_budget"],
     )  # fmt: skip
     if question is not None and file is not None:
         raise UserError("give a question or --file, not both")
@@ -87,7 +87,8 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
         budget=config.budget,
         store=None if options["dry_run"] else store_path(options["store"]),
         seed=options["seed"],
-        offline=options["offline"],
+        offline=options["offline"] or options["dry_run"],
+        prices=options["prices"],
     ) as session:
         graph = config.pipeline.graph()
         session.check(graph)
@@ -145,7 +146,7 @@ def _read(file: Path) -> list[Any]:
 
     from archon.backends.recordings import read_jsonl
     from archon.errors import DataError
-    from archon.problem import Problem
+    from archon.problem import AnswerKind, Problem
 
     problems = []
     seen: set[str] = set()
@@ -153,9 +154,14 @@ def _read(file: Path) -> list[Any]:
         question = row.pop("question", None)
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"{file}:{number}: `question` is missing or empty")
-        fields = {"id": str(number), **row}
-        if "kind" in fields:
-            fields["answer"] = fields.pop("kind")
+        kind = row.pop("kind", "text")
+        if kind not in get_args(AnswerKind):
+            raise DataError(
+                f"{file}:{number}: kind: expected one of {', '.join(get_args(AnswerKind))}, and found {kind!r}"
+            )
+        if "answer" in row:
+            raise DataError(f"{file}:{number}: `answer` is for `archon bench`, which grades; leave it out")
+        fields = {"id": str(number), **row, "answer": kind}
         fields["id"] = str(fields["id"])
         try:
             problem = Problem.ask(question, **fields)

@@ -170,7 +170,7 @@ async def test_the_key_is_read_from_the_environment_and_stands_in_no_configurati
 
 def test_openai_itself_without_a_key_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
-        OpenAI(model="gpt-4o-mini").connect()
+        OpenAI(model="gpt-4o-mini").check()
 
 
 @pytest.mark.parametrize(

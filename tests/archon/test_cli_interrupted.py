@@ -71,7 +71,7 @@ def started(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def ended(running: subprocess.Popen[bytes]) -> Said:
     out, err = running.communicate(timeout=_PATIENCE)
-    return Said(running.returncode, out.decode(), err.decode())
+    return Said(running.returncode, (out or b"").decode(), err.decode())
 
 
 def wait_for(what: Callable[[], bool]) -> None:
@@ -137,7 +137,7 @@ def interrupt(server: StubServer, *signals: signal.Signals) -> Said:
     ("signals", "codes"),
     [
         ([signal.SIGINT], {130}),
-        ([signal.SIGTERM], {-signal.SIGTERM, 128 + signal.SIGTERM}),
+        ([signal.SIGTERM], {143}),
         pytest.param([signal.SIGINT, signal.SIGINT], {130}, marks=pytest.mark.slow),
         pytest.param([signal.SIGHUP], {-signal.SIGHUP, 128 + signal.SIGHUP}, marks=pytest.mark.slow),
     ],
@@ -166,7 +166,7 @@ def test_nothing_is_lost_and_nothing_is_paid_for_twice(
 
 
 class Interrupted(NamedTuple):
-    """A run that Ctrl-C ended."""
+    """A run that Ctrl-C or SIGTERM ended."""
 
     folder: Path
     said: Said
@@ -174,15 +174,15 @@ class Interrupted(NamedTuple):
     """Calls that were in flight."""
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+@pytest.fixture(scope="module", params=[signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def interrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("interrupted")
     with contextlib.chdir(folder), served(Silent(ANSWERED)) as server:
-        said = interrupt(server, signal.SIGINT)
+        said = interrupt(server, request.param)
         return Interrupted(folder, said, len(server.asked) - ANSWERED)
 
 
-def test_ctrl_c_leaves_the_results_of_what_was_done(
+def test_an_interrupted_run_leaves_the_results_of_what_was_done(
     interrupted: Interrupted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = interrupted.folder / "run"
@@ -195,14 +195,14 @@ def test_ctrl_c_leaves_the_results_of_what_was_done(
     assert "interrupted" in said.out
 
 
-def test_ctrl_c_bills_the_calls_that_it_cuts_off(interrupted: Interrupted) -> None:
+def test_the_calls_that_are_cut_off_are_billed(interrupted: Interrupted) -> None:
     store = str(interrupted.folder / "run.sqlite")
     kinds = Counter(kind for (kind,) in rows(store, "SELECT kind FROM attempts"))
     assert kinds == {"cancelled": interrupted.cut_off}
     assert rows(store, "SELECT 1 FROM claims") == []
 
 
-def test_ctrl_c_says_that_the_same_command_goes_on(interrupted: Interrupted) -> None:
+def test_an_interrupted_run_says_that_the_same_command_goes_on(interrupted: Interrupted) -> None:
     assert "interrupted" in interrupted.said.err
     assert "run the same command again" in interrupted.said.err
 
@@ -221,7 +221,8 @@ def test_a_finished_run_is_not_replaced_by_an_interrupted_one(capsys: pytest.Cap
     assert Path("run/results.json").read_bytes() == before
 
 
-def test_one_question_is_interrupted_alike() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_question_is_interrupted_alike(number: signal.Signals) -> None:
     with served(Silent(2)) as server:
         words = (
             "run", "Q", "-p", "repeated_sampling", "--samples", "5", "--seed", "1", "-m", "openai:m",
@@ -229,9 +230,27 @@ def test_one_question_is_interrupted_alike() -> None:
         )  # fmt: skip
         with started(*words) as running:
             wait_for(lambda: stored() == 2)
-            running.send_signal(signal.SIGINT)
+            running.send_signal(number)
             said = ended(running)
-    assert (said.code, said.out) == (130, "")
+    assert (said.code, said.out) == (128 + number, "")
+    assert "Traceback" not in said.err
+    assert stored() == 2
+
+
+def test_sigterm_ends_what_ctrl_c_cannot_reach() -> None:
+    """A shell starts what runs in the background (`archon ... &`) with SIGINT ignored."""
+    with served(Silent(2)) as server:
+        words = command(
+            "run", "Q", "-p", "repeated_sampling", "--samples", "5", "--seed", "1", "-m", "openai:m",
+            "--base-url", server.url, "--store", "run.sqlite",
+        )  # fmt: skip
+        script = 'trap "" INT; exec "$@"'
+        with subprocess.Popen(["sh", "-c", script, "sh", *words], stderr=subprocess.PIPE) as running:
+            wait_for(lambda: stored() == 2)
+            running.send_signal(signal.SIGINT)
+            running.send_signal(signal.SIGTERM)
+            said = ended(running)
+    assert said.code == 143
     assert "Traceback" not in said.err
     assert stored() == 2
 

@@ -230,15 +230,8 @@ def test_one_question_that_fails_does_not_take_the_others_with_it(capsys: pytest
         (({"question": "a", "knd": "number"},), "questions.jsonl:1: knd"),
         (("",), "holds no questions"),
         (("\n\n",), "holds no questions"),
-        pytest.param(
-            ({"question": "a", "kind": "nmber"},),
-            "questions.jsonl:1: kind: ",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG: archon/cli/run.py:147 `kind` is renamed before it is checked: the message speaks of "
-                "`answer`, which the file does not hold, and not of the value",
-            ),
-        ),
+        (({"question": "a", "kind": "nmber"},), "questions.jsonl:1: kind: expected one of text, code, "),
+        (({"question": "a", "answer": "42"},), "questions.jsonl:1: `answer`"),
     ],
 )
 def test_a_wrong_line_is_named_before_anything_is_spent(
@@ -280,6 +273,15 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in Path().iterdir()}
     assert archon(capsys, "run", QUESTION, "--pipeline", pipeline, "--dry-run").code == 0
     assert {path.name for path in Path().iterdir()} == before
+
+
+@pytest.mark.parametrize("spends_nothing", ["--dry-run", "--offline"])
+def test_what_spends_nothing_needs_no_key(spends_nothing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("run", QUESTION, "--pipeline", "self_consistency", "--model", "openai:gpt-4o-mini")
+    said = archon(capsys, *words)
+    assert (said.code, len(said.errors)) == (2, 1)
+    assert "OPENAI_API_KEY is not set" in said.err
+    assert "OPENAI_API_KEY" not in archon(capsys, *words, spends_nothing).err
 
 
 # --- text that is not plain ------------------------------------------------------------------------
