@@ -70,6 +70,8 @@ def _same_set(value: Any, expected: Any) -> bool:
     try:
         if isinstance(value, range) and len(value) > len(expected):
             return False
+        if isinstance(value, str | bytes | bytearray):
+            return set(value) == set(expected)
         distinct = {wire.encode(item): item for item in value}  # what is there often is no attack
         return set(wire.hashable([*distinct.values()])) == set(expected)
     except OverflowError:  # a range of astronomic length

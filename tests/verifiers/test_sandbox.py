@@ -131,11 +131,6 @@ async def test_one_call_does_not_change_the_arguments_of_another(sandbox: Sandbo
     assert shared == [1, 2]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: verifiers/sandbox/executor.py:349 a NaN is right where its bytes are those of the expected one and "
-    "wrong where only its sign bit differs (inf - inf); one rule for NaN, in compare.py, should decide both",
-)
 async def test_one_nan_is_as_good_as_another(sandbox: Sandbox) -> None:
     expected = case([float("nan"), 1], 0)
     statuses = set()

@@ -64,13 +64,33 @@ async def test_answers_given_before_the_questions_count_for_nothing_more(sandbox
     assert (await sandbox.test(program(early), CHECK, SHORT)).status in STATUSES
 
 
+async def test_far_more_items_than_expected_are_wrong_and_not_read(sandbox: Sandbox) -> None:
+    for value in ("[b''] * 10**5", "[1] * 10**5", "{i: [] for i in range(10**5)}", "[[[0]] * 100] * 1000"):
+        report = await sandbox.test(program(f"def f(x): return {value}"), CASES, PATIENT)
+        assert {t.status for t in report.tests} == {"wrong"}
+        assert "more than 20000 items, expected 1" in report.tests[0].detail
+
+
+async def test_as_many_items_as_expected_are_read_however_many(sandbox: Sandbox) -> None:
+    expected = [0.5, b""] * 50_000
+    suite = Suite(cases=(Case(expected=expected, alternatives=([*expected, 1],)),))
+    almost = "def f(): return [0.5, bytearray()] * 50_000"
+    assert (await sandbox.test(program(almost), suite, PATIENT)).status == "passed"
+    assert (await sandbox.test(program(f"{almost} + [1]"), suite, PATIENT)).status == "passed"
+    assert (await sandbox.test(program(f"{almost} + [2]"), suite, PATIENT)).status == "wrong"
+
+
+async def test_an_exception_described_at_length_is_not_read(sandbox: Sandbox) -> None:
+    endless = (
+        "import os, struct\ndef f(x):\n    n = 5 * 2**20\n    body = b'l' + struct.pack('>I', n) + b'N' * n\n"
+        "    data = memoryview(struct.pack('>IB', len(body), 5) + body)\n"
+        "    while data: data = data[os.write(3, data):]\n    os.read(3, 1)"
+    )
+    report = await sandbox.test(program(endless), CASES, SHORT)
+    assert report.tests[0].status == "failed" and "did not describe" in report.tests[0].detail
+
+
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: verifiers/sandbox/executor.py:352 answers are decoded and compared on the event loop: 12 MB of small "
-    "items stop it for 5 to 10 s, and programs whose right answers wait meanwhile are timed out; it belongs in a "
-    "thread or process with a limit of its own",
-)
 async def test_what_one_program_answers_costs_another_no_time(scratch: Path) -> None:
     heavy = (
         "import os, struct, time\ndef f(x):\n    time.sleep(0.2)\n    n = 12 * 2**20\n"

@@ -94,11 +94,6 @@ async def test_closing_ends_what_is_running(scratch: Path) -> None:
     assert clean(scratch)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: verifiers/sandbox/worker.py:227 close() kills the zygote of a running program at once; with it goes "
-    "the only one who knows of children in sessions of their own: they live on; it should first be asked to end",
-)
 async def test_closing_ends_the_children_of_what_is_running_too(scratch: Path) -> None:
     source = "import os, time\ndef f(x):\n    if os.fork() == 0: os.setsid()\n    time.sleep(600)"
     sandbox = Sandbox(1)
@@ -181,12 +176,6 @@ async def test_a_zygote_that_is_killed_leaves_no_socket_open(scratch: Path, unra
     assert unraised == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: verifiers/sandbox/executor.py:240 where the fork cannot be asked for, our end of the "
-    "program's socket is "
-    "never closed",
-)
 async def test_an_idle_zygote_that_is_killed_leaves_no_socket_open(
     scratch: Path, unraised: list[object]
 ) -> None:
@@ -235,11 +224,6 @@ async def test_a_program_that_kills_its_zygote_each_time_raises_nothing(scratch:
 
 
 @LEAKS
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: verifiers/sandbox/executor.py:71 the report on a program that killed its zygote speaks of one test, "
-    "whatever their number; all other reports have one result for each",
-)
 async def test_a_report_on_a_program_that_kills_its_zygote_speaks_of_every_test(scratch: Path) -> None:
     async with opened() as sandbox:
         report = await sandbox.test(program(KILLING), CASES, PATIENT)
@@ -247,12 +231,6 @@ async def test_a_report_on_a_program_that_kills_its_zygote_speaks_of_every_test(
 
 
 @LEAKS
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: verifiers/sandbox/worker.py:246 shutil.rmtree in close() has no guard against deep folders "
-    "(zygote.py has "
-    "one): nested folders and a killed zygote make test() raise RecursionError",
-)
 async def test_deep_folders_of_a_killed_zygote_raise_nothing(scratch: Path) -> None:
     source = (
         "import os, signal\ndef f(x):\n    for _ in range(1100): os.mkdir('d'), os.chdir('d')\n"

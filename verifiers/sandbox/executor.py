@@ -1,8 +1,9 @@
 """The executor: programs against tests, several at once, compared where no program can reach (D8).
 
 Cases: the program's process gets the arguments of every case and returns values; each is compared here,
-first as bytes with the expected value's, then by the rules of compare.py. Checking programs: a judge in a
-process of its own calls the program through a socket.
+first as bytes with the expected value's, then by the rules of compare.py: in a thread where it is large, and
+not at all where it holds more items than a right answer can. Checking programs: a judge in a process of its
+own calls the program through a socket.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from archon.errors import ExecutionError
 from archon.execution import Call, Limits, Program, Returned, Suite, TestReport, TestResult, TestStatus
@@ -23,8 +24,15 @@ from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
 from archon.verifiers.sandbox.worker import CannotStart, Channel, Exit, Worker
 
+T = TypeVar("T")
+
 _FRESH_STARTS = 3
 _LONGEST_DETAIL = 300
+_LARGE = 16 * 1024
+"""Bytes that take so long to read (some milliseconds) that others should get their turn."""
+_SMALL = 20_000
+_MOST_ITEMS = 1_000_000
+"""Items up to which an answer is read whatever was expected: by the rule `equal`, and by others."""
 _BROKEN_LIMITS = ("MemoryError", f"OSError: [Errno {errno.EFBIG}]")
 """Exceptions that a limit of memory or file size causes."""
 
@@ -37,6 +45,16 @@ class _Ending:
     detail: str
 
 
+class _Target(NamedTuple):
+    """What the answers to a case are compared with."""
+
+    case: Case
+    data: bytes
+    """The expected value."""
+    most: int
+    """Items beyond which no answer is right: each item of an equal value takes a byte or more."""
+
+
 class Sandbox:
     """Runs programs in forked, limited, disconnected processes; as many at once as there are cores."""
 
@@ -44,9 +62,9 @@ class Sandbox:
         self._size = workers or len(os.sched_getaffinity(0))
         self._idle: dict[tuple[tuple[str, ...], bool], list[Worker]] = {}
         self._slots: asyncio.Semaphore | None = None
-        self._encoded: dict[str, tuple[bytes, tuple[bytes | None, ...]]] = {}
+        self._suites: dict[str, asyncio.Future[tuple[bytes, list[_Target]]]] = {}
         self._closed = False
-        self._running_workers: set[Worker] = set()
+        self._busy: set[Worker] = set()
 
     async def test(
         self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
@@ -69,13 +87,12 @@ class Sandbox:
                 raise
             result = TestResult("violation", f"it ended the sandbox around it, again and again: {error}")
             reports.append(TestReport("violation", (result,)))
-        if not reports:
-            return TestReport("passed")
+        results = [t for r in reports for t in r.tests]
         return TestReport(
             _first_failure([r.status for r in reports]),
-            tuple(t for r in reports for t in r.tests),
+            (*results, *[TestResult("skipped")] * (len(suite) - len(results))),
             sum(r.cpu_seconds for r in reports),
-            max(r.peak_mb for r in reports),
+            max((r.peak_mb for r in reports), default=0.0),
         )
 
     async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
@@ -86,9 +103,7 @@ class Sandbox:
     async def close(self) -> None:
         """End every process."""
         self._closed = True
-        for worker in self._running_workers:
-            worker.kill()
-        workers = [w for idle in self._idle.values() for w in idle]
+        workers = [*self._busy, *(w for idle in self._idle.values() for w in idle)]
         self._idle.clear()
         await asyncio.gather(*(worker.close() for worker in workers))
 
@@ -100,18 +115,18 @@ class Sandbox:
     # --- the ways to run a program -------------------------------------------------------------------
 
     async def _cases(self, program: Program, suite: Suite, limits: Limits, stop: bool) -> TestReport:
-        calls, expected = self._prepared(suite)
+        calls, targets = await self._prepare(suite)
         results: list[TestResult] = []
         decided = False
         async with self._running(program, limits) as running:
             problem = await running.load()
             if problem is None:
                 running.channel.send(calls)
-                for case, target in zip(suite.cases, expected, strict=True):
+                for target in targets:
                     answer = await running.channel.receive()
                     if answer is None:
                         break
-                    results.append(_judged(case, target, answer))
+                    results.append(await _judged(target, answer))
                     decided = stop and results[-1].status != "passed"
                     if decided:
                         break
@@ -148,7 +163,7 @@ class Sandbox:
                     answer = await running.channel.receive()
                     if answer is None:
                         break
-                    results.append(_returned(answer))
+                    results.append(await _apart(len(answer[1]), _returned, answer))
             ending = await running.end(complete=len(results) == len(calls))
         if problem is not None:
             return [Returned(_without_value(problem.status), detail=problem.detail)] * len(calls)
@@ -171,27 +186,28 @@ class Sandbox:
     @asynccontextmanager
     async def _worker(self, preload: tuple[str, ...], packages: bool) -> AsyncIterator[Worker]:
         """A zygote to oneself: an idle one, or a new one. One that failed is not used again."""
-        if self._closed:
-            raise ExecutionError("the sandbox is closed")
         if self._slots is None:
             self._slots = asyncio.Semaphore(self._size)
         async with self._slots:
+            self._still_open()
             idle = self._idle.setdefault((preload, packages), [])
             worker = idle.pop() if idle else Worker(preload, packages)
-            self._running_workers.add(worker)
             try:
                 if worker.busy:
                     await worker.start()
+                    self._still_open()
+                self._busy.add(worker)
                 yield worker
             finally:
-                self._running_workers.discard(worker)
-                if worker.busy or self._is_closed():
+                self._busy.discard(worker)
+                if worker.busy or self._closed:
                     await asyncio.shield(worker.close())
                 else:
                     idle.append(worker)
 
-    def _is_closed(self) -> bool:
-        return self._closed
+    def _still_open(self) -> None:
+        if self._closed:
+            raise ExecutionError("the sandbox is closed")
 
     async def _retried(self, way: Any, *args: Any) -> Any:
         """Again with a new zygote where one broke: a program must not be able to spoil another's run."""
@@ -199,20 +215,19 @@ class Sandbox:
             try:
                 return await way(*args)
             except ExecutionError:
-                if attempt == _FRESH_STARTS - 1 or self._is_closed():
+                if attempt == _FRESH_STARTS - 1 or self._closed:
                     raise
         raise AssertionError
 
-    def _prepared(self, suite: Suite) -> tuple[bytes, tuple[bytes | None, ...]]:
-        """Every call of a suite as bytes, and every expected value; kept, as a suite serves many programs."""
-        known = self._encoded.get(suite.digest)
+    async def _prepare(self, suite: Suite) -> tuple[bytes, list[_Target]]:
+        """A suite's calls and targets; kept, as a suite serves many programs."""
+        known = self._suites.get(suite.digest)
         if known is None:
-            calls = b"".join(_call(case.args, case.kwargs) for case in suite.cases)
-            expected = tuple(wire.encode(c.expected) if c.rule == "equal" else None for c in suite.cases)
-            if len(self._encoded) > 64:
-                self._encoded.pop(next(iter(self._encoded)))
-            known = self._encoded[suite.digest] = (calls, expected)
-        return known
+            if len(self._suites) > 64:
+                self._suites.pop(next(iter(self._suites)))
+            known = asyncio.ensure_future(asyncio.to_thread(_encoded, suite))
+            self._suites[suite.digest] = known
+        return await asyncio.shield(known)
 
 
 class _Running:
@@ -233,8 +248,7 @@ class _Running:
     async def start(self) -> None:
         ours, theirs = socket.socketpair()
         self._peer = ours.dup()
-        await self._worker.fork("candidate", self._limits, [theirs])
-        self.channel = await self._worker.channel(ours, self._limits)
+        self.channel = await self._worker.fork("candidate", self._limits, ours, [theirs])
 
     async def load(self) -> TestResult | None:
         """Load the program; what is wrong with it, if it does not."""
@@ -256,8 +270,7 @@ class _Running:
         await self.channel.let_go()  # from here on it is the judge's
         ours, theirs = socket.socketpair()
         peer, self._peer = self._peer, None
-        await self._worker.fork("judge", self._limits, [theirs, peer])
-        channel = await self._worker.channel(ours, self._limits)
+        channel = await self._worker.fork("judge", self._limits, ours, [theirs, peer])
         try:
             body = wire.encode((suite.namespace, suite.check or "", tuple(suite.names)))
             channel.send(wire.frame(wire.LOAD, body))
@@ -333,22 +346,47 @@ def _call(args: Sequence[Any], kwargs: Any) -> bytes:
     return wire.frame(wire.CALL, wire.encode((tuple(args), dict(kwargs))))
 
 
-def _judged(case: Case, expected: bytes | None, answer: tuple[int, bytes]) -> TestResult:
+def _encoded(suite: Suite) -> tuple[bytes, list[_Target]]:
+    """Every call of a suite as bytes, and what its answers are compared with."""
+    targets = []
+    for case in suite.cases:
+        forms = [wire.encode(value) for value in (case.expected, *case.alternatives)]
+        least = _SMALL if case.rule == "equal" else _MOST_ITEMS
+        targets.append(_Target(case, forms[0], max(least, *map(len, forms))))
+    return b"".join(_call(case.args, case.kwargs) for case in suite.cases), targets
+
+
+async def _judged(target: _Target, answer: tuple[int, bytes]) -> TestResult:
     """One answer compared with what was expected."""
     kind, body = answer
     if kind == wire.RAISED:
         return _raised(body)
     if kind != wire.RETURNED:
         return TestResult("violation", "its process broke the protocol")
-    if expected is not None and body[9:] == expected:
+    if target.case.rule == "equal" and len(body) == 9 + len(target.data) and body.endswith(target.data):
         return TestResult("passed")
+    return await _apart(max(len(body), len(target.data)), _compared, target, body)
+
+
+async def _apart(size: int, work: Callable[..., T], *args: Any) -> T:
+    """Do the work on so many bytes without keeping others waiting."""
+    if size > _LARGE:
+        return await asyncio.to_thread(work, *args)
+    await asyncio.sleep(0)
+    return work(*args)
+
+
+def _compared(target: _Target, body: bytes) -> TestResult:
+    expected = target.case.expected
     try:
-        value = wire.decode(body[9:])
+        value = wire.decode(body[9:], target.most)
+    except wire.TooManyItems:
+        return TestResult("wrong", f"returned more than {target.most} items, expected {shown(expected)}")
     except wire.WireError as error:
         return TestResult("violation", f"its answer cannot be read: {error}")
-    if matches(case, value):
+    if matches(target.case, value):
         return TestResult("passed")
-    return TestResult("wrong", f"returned {shown(value)}, expected {shown(case.expected)}")
+    return TestResult("wrong", f"returned {shown(value)}, expected {shown(expected)}")
 
 
 def _returned(answer: tuple[int, bytes]) -> Returned:
@@ -376,6 +414,8 @@ def _without_value(status: TestStatus) -> Literal["failed", "timed_out", "violat
 
 def _described(body: bytes) -> str:
     try:
+        if len(body) > _LARGE:  # nothing that child.py wrote
+            raise ValueError
         name, message = wire.decode(body)
         text = f"{name}: {message}" if message else str(name)
         return " ".join(text.split())[:_LONGEST_DETAIL]

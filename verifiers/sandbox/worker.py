@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -153,20 +152,26 @@ class Worker:
         self.layers = tuple(ready["layers"])
         self.busy = False
 
-    async def fork(self, role: str, limits: Limits, sockets: list[socket.socket]) -> None:
-        """Fork a child that gets these sockets."""
+    async def fork(
+        self, role: str, limits: Limits, ours: socket.socket, theirs: list[socket.socket]
+    ) -> Channel:
+        """Fork a child that gets their sockets; frames over ours, the other end of the first."""
         assert self._control is not None
         self.busy = True
         message = {"op": "fork", "role": role, "limits": limits.model_dump()}
         try:
-            socket.send_fds(
-                self._control, [json.dumps(message).encode() + b"\n"], [s.fileno() for s in sockets]
-            )
-        except OSError as error:
-            raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
+            data = json.dumps(message).encode() + b"\n"
+            socket.send_fds(self._control, [data], [s.fileno() for s in theirs])
+            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, OSError):
+                raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
+            raise
         finally:
-            for one in sockets:
+            for one in theirs:
                 one.close()
+        return Channel(reader, writer, int(limits.output_mb * 2**20), limits.wall_seconds + _LATE)
 
     async def exited(self, wall_seconds: float) -> Exit:
         """Wait for a child's end. Raises ExecutionError where the zygote itself is gone or silent."""
@@ -214,25 +219,10 @@ class Worker:
         event: dict[str, Any] = json.loads(line)
         return event
 
-    async def channel(self, ours: socket.socket, limits: Limits) -> Channel:
-        """Frames over our end of a socket pair."""
-        try:
-            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        except BaseException:
-            ours.close()
-            raise
-        most = int(limits.output_mb * 2**20)
-        return Channel(reader, writer, most, limits.wall_seconds + _LATE)
-
-    def kill(self) -> None:
-        """End the zygote at once, in the middle of its work; its programs die with it."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-
     async def close(self) -> None:
-        """End the zygote and everything under it."""
+        """End the zygote and everything under it; in the middle of a job too."""
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close()  # it sees that, and knows best what there is to end
         process, self._process = self._process, None
 
         def wait() -> None:
@@ -242,7 +232,7 @@ class Worker:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-            if self._scratch:
-                shutil.rmtree(self._scratch, ignore_errors=True)  # where the zygote could not do it itself
+            if self._scratch and Path(self._scratch).exists():  # the zygote could not remove it itself
+                subprocess.run(["/bin/rm", "-rf", self._scratch], stderr=subprocess.DEVNULL, check=False)
 
         await asyncio.to_thread(wait)
