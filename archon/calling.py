@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +59,8 @@ class Gate:
         self.in_use = 0
         self.failures_in_a_row = 0
         self.ever_answered = False
+        self.unreachable = False
+        """Whether the last that came to an end could not even connect."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._resume_at = 0.0
         self._halved_at = -math.inf
@@ -90,6 +94,7 @@ class Gate:
         """A call was answered."""
         self.failures_in_a_row = 0
         self.ever_answered = True
+        self.unreachable = False
         if self.in_use >= int(self.limit) and self.limit < self.most:
             self.limit = min(self.most, self.limit + (1.0 if self._probing else 1.0 / self.limit))
             self._admit()
@@ -147,7 +152,7 @@ class Caller:
             self.price, self.price_source = price_of(config.label, prices)
         self._tokens_per_second = 0.0
         self._max_n = backend.capabilities.max_n
-        self._jitter = random.Random(name)
+        self._jitter = random.Random(f"{name}|{os.getpid()}")  # processes that share a server spread out
 
     @property
     def max_n(self) -> int:
@@ -212,29 +217,30 @@ class Caller:
         deliver: Callable[[Completion, Usage], None],
         bill: Callable[[Billed], None],
         prompt_tokens: int | None = None,
-    ) -> None:
-        """Get these samples, retrying as needed; `deliver` gets each as it finishes.
+    ) -> Sequence[int]:
+        """Get these samples by one request, retrying as needed; `deliver` gets each as it finishes.
 
-        `bill` gets every attempt that gave no sample. `prompt_tokens` is the prompt's true size where
-        known. Raises BudgetExhausted, or the last error once retrying is over.
+        Returns those that are still to be asked for: a server may give fewer per request. `bill` gets every
+        attempt that gave no sample. `prompt_tokens` is the prompt's true size where known. Raises
+        BudgetExhausted, or the last error once retrying is over.
         """
-        missing = list(indices)
+        missing, others = indices[: self.max_n], indices[self.max_n :]
         retries = 0
-        while missing:
-            batch = missing[: self.max_n]
-            hold = await meter.reserve(self.worst_case(request, len(batch), prompt_tokens))
-            attempt = _Attempt(self, request, batch, hold, deliver, bill, prompt_tokens)
+        while True:
+            hold = await meter.reserve(self.worst_case(request, len(missing), prompt_tokens))
+            attempt = _Attempt(self, request, missing, hold, deliver, bill, prompt_tokens)
             try:
                 async with self.gate.slot():
                     await attempt.make()
                     self.gate.succeeded()
                 if attempt.missing:  # fewer choices than asked for: this server ignores n
                     self._max_n = 1
-                continue
+                return (*attempt.missing, *others)
             except asyncio.CancelledError:
                 attempt.settle("cancelled")
                 raise
             except BackendError as error:
+                self.gate.unreachable = not attempt.sent
                 again = self._again(error, attempt, retries)
                 attempt.settle("retried" if again else "failed", error)
                 if not again:
@@ -246,7 +252,7 @@ class Caller:
                 raise
             finally:
                 hold.close()
-                missing = [i for i in missing if i not in batch or i in attempt.missing]
+            missing = attempt.missing
             await asyncio.sleep(pause)
 
     def _again(self, error: BackendError, attempt: _Attempt, retries: int) -> bool:
@@ -267,6 +273,19 @@ class Caller:
             speed = completion.tokens.completion / seconds
             self._tokens_per_second = max(self._tokens_per_second * 0.99, speed)
         return self._usage(completion.tokens, completion.requests, seconds if completion.requests else 0.0)
+
+    def valued(self, usage: Usage) -> Usage:
+        """One recorded call, with its price and its work as known now where they were not known then."""
+        sibling = usage.requests == 0  # of a request that has its price with another sample
+        if self.price is not None and not usage.usd and (usage.unpriced or sibling):
+            usd = self.price.cost(
+                usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.requests
+            )
+            usage = replace(usage, usd=usd, unpriced=0)
+        if self.config.parameters is not None and not usage.flops and (usage.unsized or sibling):
+            work = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
+            usage = replace(usage, flops=int(2 * self.config.parameters * work), unsized=0)
+        return usage
 
     def _usage(self, tokens: Tokens, requests: int = 1, seconds: float = 0.0) -> Usage:
         """Tokens with their price and their work."""
@@ -312,11 +331,11 @@ class Caller:
         whom its prompt is billed already. `error` is None where it was cancelled. `prompt_tokens` is the
         prompt's true size where known.
         """
-        if not progress.sent:
+        if not progress.sent or (error is None and self.gate.unreachable):
             return NOTHING
         heard = progress.prompt_tokens is not None
-        if error is not None and not isinstance(error, CallTimedOut) and not heard:
-            return self._usage(Tokens(), 0 if begun else 1)  # refused or never served: nothing was generated
+        if error is not None and not isinstance(error, CallTimedOut | ConnectionDropped) and not heard:
+            return self._usage(Tokens(), 0 if begun else 1)  # refused: nothing was generated
         prompt = progress.prompt_tokens
         completion = progress.completion_tokens
         estimated = prompt is None or completion is None
@@ -385,6 +404,11 @@ class _Attempt:
         self.missing = list(batch)
         """Samples that have not come yet."""
         self.started = self._clock()
+
+    @property
+    def sent(self) -> bool:
+        """Whether the request has left."""
+        return self._progress.sent
 
     async def make(self) -> None:
         """Send the request and deliver what comes. Raises BackendError."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,8 @@ class Draw:
         self._caller.check(self._request, run.meter)
         if run.scope.replay is not None and self._count:
             self._script = run.scope.replay.script(run.stage, self._key, self._count)
+            if self._script is None:
+                await run.scope.replay.end(run.stage)
         start = self._script.start if self._script else run.scope.allocate(self._key, self._count)
         self._entry = run.scope.journal.opened(run.stage, self._key, start, self._count)
         self._indices = range(start, start + self._count)
@@ -186,14 +189,20 @@ class Draw:
             if attempt.index not in self._undelivered:
                 continue
             if attempt.kind == "retried":
-                self._past[attempt.index] = self._past.get(attempt.index, NOTHING) + attempt.usage
+                self._past[attempt.index] = self._past.get(attempt.index, NOTHING) + self._caller.valued(
+                    attempt.usage
+                )
             elif attempt.kind == "failed":
                 self._past.pop(attempt.index, None)
 
     async def _read_stored(self) -> None:
         page = await self._store.read(self._pool, self._indices, self._cursor)
         self._cursor, self._more_stored = page.cursor, not page.done
-        self._stored.extend(page.samples)
+        self._stored.extend(self._valued(recorded) for recorded in page.samples)
+
+    def _valued(self, recorded: Recorded) -> Recorded:
+        usage = self._caller.valued(recorded.usage)
+        return recorded if usage is recorded.usage else replace(recorded, usage=usage)
 
     async def _follow(self, script: Script) -> None:
         """Deliver the next of what the same run once delivered; at the end go on, or stop, as it did."""
@@ -202,6 +211,8 @@ class Draw:
         if not script.turns:
             self._script = None
             self._stopped |= script.ended
+            if self._undelivered and not self._stopped:
+                await replay.end(self.run.stage)
             return
         place, index = script.turns[0]
         replay.looking += 1
@@ -368,9 +379,12 @@ class Draw:
             if not batch:
                 return
             try:
-                await self._caller.call(
+                rest = await self._caller.call(
                     self._request, batch, self.run.meter, self._arrived, self._billed, self._prompt_tokens
                 )
+                if rest:
+                    self._todo.extendleft(reversed(rest))
+                    self._start_workers(len(rest) - 1)
             except BudgetExhausted as error:
                 self._exhaust(error)
                 self._give_up(batch)
@@ -381,6 +395,7 @@ class Draw:
                 return
             except BackendError as error:
                 self._fail([i for i in batch if i not in self._arrived_indices], error)
+            await asyncio.sleep(0)  # a turn for others, where the backend answers at once
 
     def _unread(self) -> bool:
         """Whether something has arrived that the reader has not taken, or does not wait for more."""
@@ -474,7 +489,8 @@ class Draw:
                 if any(recorded.index in self._elsewhere for recorded in page.samples):
                     await self._read_attempts()
                 for recorded in page.samples:
-                    if recorded.index in self._elsewhere and not await self._admit_stored(recorded):
+                    ours = recorded.index in self._elsewhere
+                    if ours and not await self._admit_stored(self._valued(recorded)):
                         return
             if self._elsewhere:
                 freed = await self._claim(sorted(self._elsewhere))

@@ -55,6 +55,11 @@ class Inbox:
         return bool(self._readers) and not self._ready
 
     @property
+    def holds(self) -> bool:
+        """Whether a candidate waits for the branches that have not delivered it."""
+        return bool(self._held)
+
+    @property
     def full(self) -> bool:
         """Whether those who write must wait."""
         return len(self._ready) >= _CAPACITY and not self.closed
@@ -249,11 +254,22 @@ class Flow:
 
     async def until_wanted(self, path: str) -> None:
         """Until every stage after `path` has digested what it has and waits for more."""
-        while not self._read(path) or not all(self._wants(later) for later in self.graph.downstream[path]):
-            ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(ticket)
-            with self._parking(path):
+        if self._read(path) and self._wanted(path):
+            return
+        with self._parking(path):
+            while not self._read(path) or not self._wanted(path):
+                ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting.append(ticket)
                 await ticket
+
+    def _wanted(self, path: str) -> bool:
+        later = self.graph.downstream[path]
+        if all(self._wants(stage) for stage in later):
+            if not any(self.inboxes[stage].holds for stage in later):
+                return True
+            # What is held may come through once the other branches have delivered it, if they ever do.
+            return self.quiet({path}) and not any(self._parked[stage] for stage in later)
+        return False
 
     def quiet(self, asking: Collection[str]) -> bool:
         """Whether every stage waits: for a candidate, for room, or, as those `asking`, for its turn."""
@@ -262,8 +278,7 @@ class Flow:
     @contextmanager
     def _parking(self, path: str) -> Iterator[None]:
         self._parked[path] += 1
-        if self.replay is not None:
-            self.replay.look()
+        self.pulse()
         try:
             yield
         finally:

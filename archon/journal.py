@@ -6,9 +6,9 @@ and in which order; when the same run is run again, its draws deliver the same s
 and those of a budget that ran out end where they ended.
 
 A draw waits for its turn only while those before it may still come. Once every stage waits (for a
-candidate, for room, or for a turn) nobody else can move, and the first of those that wait goes on. A
-draw that the record does not know means that something else has changed (a verifier's code, say): from
-then on nobody waits.
+candidate, for room, or for a turn) nobody else can move, and the first of those that wait goes on. Last
+are those that want something the record does not have: in a replay they are closed before, as they once
+were; where something else has changed (a verifier's code, say) they go on, and from then on nobody waits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_TURNS = 10
+"""Turns of the event loop in which nothing happens, until we believe that nobody can move."""
 _KEY = 16
 """Hexadecimal digits of a pool's key: enough to tell the pools of one problem apart."""
 
@@ -70,7 +72,9 @@ class Replay:
         self._asking: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._done: set[int] = set()
         self._next = 0
-        self._free = False
+        self._last = len(record["order"]) // 2
+        self._free = self._confirming = False
+        self._changes = 0
         scripts = []
         for stage, pool, start, count in record["draws"]:
             scripts.append(Script(start, ended))
@@ -83,10 +87,7 @@ class Replay:
     def script(self, stage: str, pool: str, count: int) -> Script | None:
         """What this draw delivered; None where the run had no such draw."""
         known = self._scripts[stage, pool[:_KEY], count]
-        if known:
-            return known.popleft()
-        self.release()
-        return None
+        return known.popleft() if known else None
 
     def drawn(self, pool: str) -> int:
         """Samples that the run drew from a pool: what is new comes after them."""
@@ -104,6 +105,13 @@ class Replay:
         finally:
             self._asking.pop(place, None)
 
+    async def end(self, stage: str) -> None:
+        """Wait until nobody can move: now comes what the record does not have, and its order is over."""
+        if not self._free:
+            self._last += 1
+            await self.turn(stage, self._last)
+            self.release()
+
     def over(self, *places: int) -> None:
         """These are delivered, or will never be."""
         self._done.update(places)
@@ -114,13 +122,32 @@ class Replay:
 
     def look(self) -> None:
         """Something changed: whoever's turn it is goes on."""
+        self._changes += 1
         if not self._asking:
             return
-        first = min(self._asking)
-        if self._free or first <= self._next or (not self.looking and self._stuck()):
-            ticket = self._asking[first][1]
-            if not ticket.done():
-                ticket.set_result(None)
+        if self._free or min(self._asking) <= self._next:
+            self._admit()
+        elif not self._confirming:
+            self._confirming = True
+            self._confirm(self._changes, _TURNS)
+
+    def _confirm(self, changes: int, turns: int) -> None:
+        """Let the first go on once nothing has changed for so many turns, and every stage waits."""
+        self._confirming = False
+        if not self._asking or self.looking or not self.quiet({stage for stage, _ in self._asking.values()}):
+            return  # whatever goes on will change something, and we are asked to look again
+        if changes != self._changes:
+            turns = _TURNS
+        if not turns:
+            self._admit()
+            return
+        self._confirming = True
+        asyncio.get_running_loop().call_soon(self._confirm, self._changes, turns - 1)
+
+    def _admit(self) -> None:
+        ticket = self._asking[min(self._asking)][1]
+        if not ticket.done():
+            ticket.set_result(None)
 
     def release(self) -> None:
         """Nobody waits for a turn any more."""
@@ -128,6 +155,3 @@ class Replay:
         for _, ticket in self._asking.values():
             if not ticket.done():
                 ticket.set_result(None)
-
-    def _stuck(self) -> bool:
-        return self.quiet({stage for stage, _ in self._asking.values()})

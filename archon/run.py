@@ -133,6 +133,7 @@ class Run:
         model: str,
         *,
         n: int = 1,
+        system: str | None = None,
         messages: Sequence[Message] | None = None,
         prompt: str | None = None,
         prefix: str = "",
@@ -142,7 +143,8 @@ class Run:
     ) -> Draw:
         """Draw n samples; an async iterator of candidates, in order of arrival.
 
-        Without `messages` or `prompt`, the problem itself is asked. Samples that are stored come first
+        Without `messages` or `prompt`, the problem itself is asked, after `system` where that is given
+        (a model that continues text gets it as a paragraph before the problem's). Samples that are stored come first
         and are not paid for again. The iterator ends early, without an error, where a budget or the
         deadline runs out; single failures are recorded on the outcome. Close it (or end the stage) to
         cancel what is outstanding.
@@ -155,11 +157,12 @@ class Run:
         chosen = self.session.sampling(model, sampling)
         if messages is None and prompt is None:
             if caller.config.continues_text and problem.prompt is not None:
-                prompt = problem.prompt
+                prompt = problem.prompt if system is None else f"{system}\n\n{problem.prompt}"
                 if not chosen.stop and problem.stop:
                     chosen = chosen.model_copy(update={"stop": problem.stop})
             else:
-                messages = problem.messages
+                before = () if system is None else (Message(role="system", content=system),)
+                messages = (*before, *problem.messages)
         request = Request(tuple(messages or ()), prompt, prefix, chosen, problem.id)
         start, self._born = self._born, self._born + n
         return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents))

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -95,16 +96,15 @@ class Session:
     async def __aexit__(self, *exc: object) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        try:
-            for caller in self._callers.values():
-                await caller.backend.close()
-            if self._executor is not None and self._owns_executor:
-                await self._executor.close()
-        finally:
-            if self._owns_store:
-                await self.store.close()
+        async with AsyncExitStack() as open_things:  # closed from the last to the first, whatever fails
             if self.trace is not None:
-                self.trace.close()
+                open_things.callback(self.trace.close)
+            if self._owns_store:
+                open_things.push_async_callback(self.store.close)
+            if self._executor is not None and self._owns_executor:
+                open_things.push_async_callback(self._executor.close)
+            for caller in self._callers.values():
+                open_things.push_async_callback(caller.backend.close)
 
     # --- solving -----------------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class Session:
 
     def _settlement_key(self, graph: Graph, problem: Problem) -> str:
         models = [
-            (name, self.caller(name).backend.identity, self.sampling(name, None))
+            (name, self.caller(name).backend.identity, self.caller(name).price, self.sampling(name, None))
             for name in sorted(graph.models)
         ]
         parts = (repr(graph.pipeline), repr(problem), repr(self.budget), repr(self.seed), repr(models))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from archon.backends.base import Sampling
-from archon.problem import Message, Problem
+from archon.problem import Problem
 from archon.run import Run
 from archon.stage import Candidates, Count, Fact, Plan, Stage, Stream
 
@@ -52,13 +52,10 @@ class Sample(Stage):
 
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Draw; the stored samples come first."""
-        messages = None
-        if self.system is not None:
-            messages = (Message(role="system", content=self.system), *problem.messages)
         draw = run.sample(
             self.model,
             n=self.n,
-            messages=messages,
+            system=self.system,
             sampling=self.sampling,
             per_request=None if self.per_request == "auto" else self.per_request,
         )

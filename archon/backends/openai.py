@@ -154,7 +154,7 @@ class OpenAIBackend:
         """One request for all of the indices; cancelling closes its connection."""
         path = "/completions" if self._config.api == "completions" else "/chat/completions"
         body = self._body(request, indices)
-        with self._errors():
+        with self._errors(progress):
             progress.sent = True
             if self._config.stream:
                 parts = reply.Parts(self._config.api, self._secrets)
@@ -258,21 +258,24 @@ class OpenAIBackend:
         return messages
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """The client's errors as ours."""
+    def _errors(self, progress: Progress) -> Iterator[None]:
+        """The client's errors as ours. Where no connection came about, nothing was sent."""
+        import httpx2
         import openai
 
         try:
             yield
-        except openai.APITimeoutError as error:
-            raise CallTimedOut("the server did not answer in time", model=self._config.model) from error
+        except openai.APIConnectionError as error:  # APITimeoutError among them
+            cause = _cause(error)
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+                progress.sent = False
+            elif isinstance(cause, httpx2.TimeoutException):
+                raise CallTimedOut("the server did not answer in time", model=self._config.model) from error
+            raise self._dropped(f"{type(cause).__name__}: {cause}") from None
         except openai.APIStatusError as error:
             ours = reply.status_error(error.response, self._secrets)
             ours.model = self._config.model
             raise ours from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise self._dropped(f"{type(cause).__name__}: {cause}") from None
         except openai.APIError as error:
             raise self._dropped(str(error)) from None
         except BackendError as error:
@@ -281,6 +284,22 @@ class OpenAIBackend:
 
     def _dropped(self, text: str) -> ConnectionDropped:
         return ConnectionDropped(reply.redact(text, self._secrets), model=self._config.model)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the transport met. The one over aiohttp calls every failure of a connection ConnectTimeout, one
+    that came after the request had left too; aiohttp's own error behind it tells."""
+    cause = error.__cause__ or error
+    behind = cause.__cause__
+    module = "" if behind is None else type(behind).__module__
+    if behind is None or not module.startswith("aiohttp"):
+        return cause
+    import aiohttp
+    import httpx2
+
+    if isinstance(behind, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return httpx2.ConnectError(str(behind))
+    return cause if isinstance(behind, TimeoutError) else behind
 
 
 def _from_environment(value: str) -> str:

@@ -272,6 +272,7 @@ class SQLiteStore:
         db.execute("DELETE FROM owners WHERE id = ?", (self._owner,))
 
     def _claim(self, db: sqlite3.Connection, pool: int, indices: Sequence[int]) -> list[int]:
+        self._beat(db)  # who was thought dead for its silence, and lives on, must be seen to
         ours = []
         refused: set[int] = set()
         for index in indices:

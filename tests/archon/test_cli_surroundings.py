@@ -173,12 +173,6 @@ def test_a_dead_endpoint_is_one_clear_error(
     once(command(capsys, url), 1, (url, "does not answer", "`base_url`", "run the same command again"))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/backends/openai.py:265 the aiohttp transport reports a refused connection as ConnectTimeout, "
-    "which becomes CallTimedOut and is billed as a whole reply (max_tokens) per attempt: an endpoint that nobody ever "
-    "reached uses up budgets; it should be ConnectionDropped and cost nothing",
-)
 def test_a_dead_endpoint_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     said = run(capsys, f"http://127.0.0.1:{closed_port()}/v1")
     assert "timed out" not in said.err.lower() and "in time" not in said.err

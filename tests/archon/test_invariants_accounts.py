@@ -92,11 +92,6 @@ async def test_budget_and_ledger_agree_on_a_sample_that_nobody_asked_for() -> No
     assert ledger == counted
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py:262 where a server ignores n, the samples of a request are asked for one by one, and "
-    "when one of them is refused all that come after it are reported as failed, without having been asked for",
-)
 async def test_only_what_was_asked_and_refused_counts_as_failed() -> None:
     def reply(call: Call) -> Any:
         return RequestRejected("no") if call.index == 1 else "x"

@@ -51,12 +51,6 @@ async def test_closing_twice_is_harmless() -> None:
     await store.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/store/sqlite.py:256 the heartbeat only updates its row. Whoever was thought dead (its machine "
-    "slept for a minute) and lives on has none, so from then on each of its claims is taken over at once and "
-    "every sample is paid for twice; put the row back",
-)
 async def test_who_was_thought_dead_and_lives_on_can_claim_again() -> None:
     sleeper, other = SQLiteStore(STORE), SQLiteStore(STORE)
     pool = await sleeper.pool("key", {}, {})

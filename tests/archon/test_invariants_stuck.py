@@ -104,11 +104,6 @@ def test_where_the_budget_ends_while_workers_wait_for_room_the_draw_ends_too() -
     assert patiently(work()) == (1_200, "budget")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: archon/draw.py _sample: while a backend answers at once (recordings), a worker draws all that is left "
-    "without one turn for anybody else: other problems, deadlines and the progress line stand still",
-)
 def test_a_model_that_answers_at_once_leaves_turns_for_others() -> None:
     longest = calls = 0
 

@@ -112,6 +112,16 @@ async def test_the_seed_is_the_stages_else_the_sessions_and_each_sample_gets_its
     assert (await request_of(Sample())).seed_of(0) is None
 
 
+async def test_a_model_that_continues_text_gets_the_system_message_before_the_problems_own_beginning() -> (
+    None
+):
+    request = await request_of(
+        Sample(system="Be brief."), RAW, model=Continuing(reply=lambda call: "x", identity="base")
+    )
+    assert request.prompt == "Be brief.\n\ndef f(x):\n"
+    assert (request.messages, request.sampling.stop) == ((), RAW.stop)
+
+
 async def test_a_system_message_comes_first_and_the_chat_stays_as_it_is() -> None:
     chat = (
         Message(role="user", content="first"),
