@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pytest
-
 from archon.backends.base import Sampling, Tokens
 from archon.backends.scripted import Call, Reply, Scripted
 from archon.budget import Budget, Budgets

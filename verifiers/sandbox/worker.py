@@ -89,6 +89,22 @@ class Channel:
         await self._writer.wait_closed()
 
 
+class _ToTheEnd(asyncio.StreamReaderProtocol):
+    """A connection that breaks has an end: what came before it can still be read. (Where a process ends with
+    questions unread, its socket is reset.)"""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None)
+
+
+async def _connected(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 20, loop=loop)
+    protocol = _ToTheEnd(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=end)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 class Worker:
     """A zygote process. Use it for one job at a time."""
 
@@ -162,7 +178,7 @@ class Worker:
         try:
             data = json.dumps(message).encode() + b"\n"
             socket.send_fds(self._control, [data], [s.fileno() for s in theirs])
-            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+            reader, writer = await _connected(ours)
         except BaseException as error:
             ours.close()
             if isinstance(error, OSError):
