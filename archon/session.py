@@ -283,11 +283,14 @@ class Session:
         )
 
     def _settlement_key(self, graph: Graph, problem: Problem) -> str:
+        from archon.execution import Suite
+
         models = [
             (name, self.caller(name).backend.identity, self.caller(name).price, self.sampling(name, None))
             for name in sorted(graph.models)
         ]
-        parts = (repr(graph.pipeline), repr(problem), repr(self.budget), repr(self.seed), repr(models))
+        asked = repr(problem.model_copy(update={"tests": ()})), Suite(cases=problem.tests).digest
+        parts = (repr(graph.pipeline), *asked, repr(self.budget), repr(self.seed), repr(models))
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
     # --- what stages ask for (through their Run) ----------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from archon.benchmarks.results import Record, Results, causes, write_whole
@@ -22,8 +23,9 @@ def show(results: Results, console: Console) -> None:
     """Print a run's figures, with what they are over and what they cost."""
     data = results.data
     drawn = f", {data['samples']} samples each" if data["samples"] else ""
+    benchmark, pipeline = escape(data["benchmark"]), escape(data["pipeline"])
     console.print(
-        f"[bold]{data['benchmark']}[/bold] with [bold]{data['pipeline']}[/bold]: {data['problems']} problems{drawn}"
+        f"[bold]{benchmark}[/bold] with [bold]{pipeline}[/bold]: {data['problems']} problems{drawn}"
     )
     if data["interrupted"]:
         console.print("[yellow]interrupted: these figures are over the problems that were finished[/yellow]")
@@ -50,7 +52,7 @@ def show(results: Results, console: Console) -> None:
     console.print(f"Recorded cost: {describe(Usage.from_json(data['usage']))}")
     console.print(f"Spent in this run: {describe(Usage.from_json(data['fresh']))}")
     for note in data["notes"]:
-        console.print(f"Note: {note}", style="yellow")
+        console.print(f"Note: {note}", style="yellow", markup=False)
 
 
 def _show_causes(records: Sequence[Record], console: Console) -> None:

@@ -172,9 +172,8 @@ def with_samples(pipeline: Pipeline, samples: int) -> Pipeline:
 
 def with_setting(pipeline: Pipeline, setting: str) -> Pipeline:
     """The pipeline with one field of one stage changed. Raises UserError."""
-    import yaml
-
-    from archon.errors import UserError
+    from archon.config.source import read_text
+    from archon.errors import ConfigError, UserError
     from archon.pipeline import Node, Pipeline
     from archon.suggest import hint
 
@@ -185,8 +184,8 @@ def with_setting(pipeline: Pipeline, setting: str) -> Pipeline:
             f"--set {setting!r} should look like STAGE.FIELD=VALUE, such as sample.temperature=0.8"
         )
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = read_text(f"value: {text}").data["value"]
+    except ConfigError:
         raise UserError(f"--set {setting!r}: {text!r} is no value") from None
     names = [n.name for n in pipeline.nodes]
     head, slash, rest = stage.partition("/")

@@ -63,6 +63,7 @@ WRONG: list[Any] = [
     ((*GOOD, "--set", "n=3"), ("'n=3'", "STAGE.FIELD=VALUE")),
     ((*GOOD, "--set", "sample.n=-1"), ("sample.n=-1", "greater than or equal to 0")),
     ((*GOOD, "--set", "sample.n=[1"), ("'[1'", "no value")),
+    ((*GOOD, "--set", "sample.n=!!bool abc"), ("!!bool abc", "no value")),
     ((*GOOD, "--budget", "usd"), ("'usd'", "WHAT=AMOUNT", "usd=0.50")),
     ((*GOOD, "--budget", "dollars=1"), ("'dollars'", "usd")),
     ((*GOOD, "--budget", "usd=cheap"), ("'cheap'", "no number")),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -199,3 +202,26 @@ def test_samples_recorded_without_a_price_cost_what_the_price_says_once_it_is_kn
     ((second, none),) = again(model(answers, price=price), Sample(n=3))
     assert none == 0 and second.usage.unpriced == 0
     assert second.usage.usd == 3 * price.cost(10, 0, 5)
+
+
+def test_a_problem_with_sets_in_its_tests_is_the_same_one_in_another_process() -> None:
+    script = (
+        "from archon.problem import Case, Problem\nfrom archon.session import Session\n"
+        "from archon.strategies.sample import Sample\nfrom archon.pipeline import Pipeline\n"
+        "from archon.backends.scripted import Scripted\n"
+        "words = {'alpha', 'beta', 'gamma', 'delta', 'epsilon'}\n"
+        "problem = Problem.ask('q', tests=(Case(args=(words,), expected=frozenset(words)),))\n"
+        "session = Session(models=Scripted(reply=lambda call: 'x', identity='m'))\n"
+        "print(session._settlement_key(Pipeline([Sample()]).graph(), problem))\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
