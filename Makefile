@@ -27,6 +27,7 @@ lint: $(VENV)/.set-up-dev
 bench: $(VENV)/.set-up
 	$(BIN)/python -m archon.benchmarks.speed.startup
 	$(BIN)/python -m archon.benchmarks.speed.overhead
+	$(BIN)/python -m archon.benchmarks.speed.streaming
 
 format: $(VENV)/.set-up-dev
 	$(BIN)/ruff format .

@@ -145,7 +145,7 @@ def stand_in() -> Scripted:
 
     def reply(call: Asked) -> Reply:
         task = tasks[call.problem]
-        draw = random.Random(f"{call.problem}#{call.index}")
+        draw = random.Random(f"{call.index} {call.problem}")
         body = task.right if draw.random() < task.skill else draw.choice(task.wrong)
         return Reply(f"```python\n{_prompt(task)}    {body}\n```", latency=0.01 + 0.05 * draw.random())
 
