@@ -27,6 +27,9 @@ class Verifier(Component):
     """What its scores are."""
     batch: ClassVar[int] = 1
     """How many candidates it likes to be given at once."""
+    together: ClassVar[bool] = False
+    """Whether it compares candidates, and so must be given all of a problem's at once (as dear as waiting for
+    the last)."""
 
     @abstractmethod
     async def verify(self, problem: Problem, candidates: Sequence[Candidate], run: Run) -> Sequence[Verdict]:
@@ -45,6 +48,11 @@ class Verifier(Component):
     @property
     def calls_per_candidate(self) -> int:
         """Model calls for one candidate."""
+        return 0
+
+    @property
+    def calls_per_problem(self) -> int:
+        """Model calls for a problem, however many candidates it has (tests are written once)."""
         return 0
 
 

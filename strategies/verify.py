@@ -1,7 +1,7 @@
-"""Verify every candidate as it arrives.
+"""Verify every candidate as it arrives; or all together, where the verifier compares them.
 
 The verifier's verdict is attached to the candidate; nothing is filtered (`first_passing`, `best_of` and
-`top_k` choose). Cost: the verifier's calls per candidate, none for tests and answer checks.
+`top_k` choose). Cost: the verifier's calls per candidate and per problem, none for visible tests and answer checks.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ class Verify(Stage):
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Judge each candidate; those a verifier cannot speak about pass through undecided."""
         verifier = self.verifier
+        if verifier.together:
+            gathered = [candidate async for candidate in candidates]
+            for candidate in await run.verify(verifier, gathered) if gathered else ():
+                yield candidate
+            return
 
         async def judge(batch: Sequence[Candidate]) -> Sequence[Candidate]:
             return await run.verify(verifier, batch)
@@ -43,8 +48,9 @@ class Verify(Stage):
                 yield candidate
 
     def plan(self, incoming: Count) -> Plan:
-        """The verifier's calls for each; all candidates pass."""
-        return Plan(incoming.times(self.verifier.calls_per_candidate), incoming)
+        """The verifier's calls for each and for all; all candidates pass."""
+        for_all = Count(0, 0 if incoming.high == 0 else self.verifier.calls_per_problem)
+        return Plan(incoming.times(self.verifier.calls_per_candidate).plus(for_all), incoming)
 
     @property
     def title(self) -> str:

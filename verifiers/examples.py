@@ -36,7 +36,8 @@ _GOES_ON = re.compile(
 )
 """How an expression goes on behind a literal."""
 _LONGEST = 5_000
-_MISSING = object()
+MISSING = object()
+"""Where there is no literal."""
 
 
 def visible_cases(text: str, entry_point: str, parameters: tuple[str, ...] = ()) -> tuple[Case, ...]:
@@ -55,7 +56,7 @@ def parameters_of(prompt: str, entry_point: str) -> tuple[str, ...]:
     if match is None:
         return ()
     end = _closing(prompt, match.end() - 1)
-    tree = _parse(f"def f({prompt[match.end() : end]}): pass") if end else None
+    tree = parsed(f"def f({prompt[match.end() : end]}): pass") if end else None
     if tree is None or not isinstance(tree.body[0], ast.FunctionDef):
         return ()
     return tuple(a.arg for a in tree.body[0].args.args)
@@ -80,7 +81,7 @@ def _calls(text: str, entry_point: str) -> Iterator[tuple[tuple[Any, ...], dict[
             expected = _asserted(text, line_start + assertion.start(), text[match.start() : end + 1])
         else:
             expected = _expected(text, end + 1, doctest=">>>" in before)
-        if expected is not _MISSING:
+        if expected is not MISSING:
             yield (*arguments, expected)
 
 
@@ -89,12 +90,12 @@ def _asserted(text: str, start: int, call: str) -> Any:
     lines = text[start : start + _LONGEST].split("\n")
     for count in range(1, len(lines) + 1):
         source = "\n".join(lines[:count])
-        tree = _parse(source)
+        tree = parsed(source)
         if tree is None:
             continue
         statement = tree.body[0]
         if not isinstance(statement, ast.Assert):
-            return _MISSING
+            return MISSING
         test = statement.test
         for part in test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]:
             if (
@@ -102,9 +103,9 @@ def _asserted(text: str, start: int, call: str) -> Any:
                 and [type(op) for op in part.ops] == [ast.Eq]
                 and ast.get_source_segment(source, part.left) == call
             ):
-                return _evaluated(part.comparators[0])
-        return _MISSING
-    return _MISSING
+                return value_of(part.comparators[0])
+        return MISSING
+    return MISSING
 
 
 def _expected(text: str, at: int, *, doctest: bool) -> Any:
@@ -115,16 +116,16 @@ def _expected(text: str, at: int, *, doctest: bool) -> Any:
     if arrow:
         start = at + arrow.end()
         if not text[start:line_end].strip():
-            return _MISSING
+            return MISSING
         return _literal_at(text, start)
     if doctest and (not rest.strip() or rest.strip().startswith("#")):
         following = text[line_end + 1 :].split("\n", 1)[0]
         if not following.strip():  # a doctest that prints nothing returns None
             return None
         if following.strip().startswith(('"""', "'''", ">>>")):
-            return _MISSING
+            return MISSING
         return _literal_at(text, line_end + 1)
-    return _MISSING
+    return MISSING
 
 
 def _inputs(text: str, parameters: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], Any]]:
@@ -139,7 +140,7 @@ def _inputs(text: str, parameters: tuple[str, ...]) -> Iterator[tuple[tuple[Any,
     ):
         output = _literal_at(match["b"] or match["d"], 0)
         arguments = _arguments((match["a"] or match["c"]).strip())
-        if arguments is None or output is _MISSING:
+        if arguments is None or output is MISSING:
             continue
         args, kwargs = arguments
         if len(args) + len(kwargs) == len(parameters) and set(kwargs) <= set(parameters):
@@ -147,15 +148,15 @@ def _inputs(text: str, parameters: tuple[str, ...]) -> Iterator[tuple[tuple[Any,
 
 
 def _arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    tree = _parse(f"f({text.strip()})")
+    tree = parsed(f"f({text.strip()})")
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return None
     call = tree.body[0].value
     if not isinstance(call, ast.Call):
         return None
-    args = tuple(_evaluated(a) for a in call.args)
-    kwargs = {k.arg: _evaluated(k.value) for k in call.keywords if k.arg is not None}
-    if len(kwargs) < len(call.keywords) or any(a is _MISSING for a in (*args, *kwargs.values())):
+    args = tuple(value_of(a) for a in call.args)
+    kwargs = {k.arg: value_of(k.value) for k in call.keywords if k.arg is not None}
+    if len(kwargs) < len(call.keywords) or any(a is MISSING for a in (*args, *kwargs.values())):
         return None
     return args, kwargs
 
@@ -167,22 +168,22 @@ def _literal_at(text: str, start: int) -> Any:
     if start < len(text) and text[start] in "([{":
         end = _closing(text, start)
         if end is None or _goes_on(text[end + 1 :].split("\n", 1)[0]):
-            return _MISSING
+            return MISSING
         return _literal(text[start : end + 1])
     line = text[start:].split("\n", 1)[0].strip()
     quoted = re.match(r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")""", line)
     if quoted:
         rest = line[quoted.end() :].strip()
         if rest and not re.match(r"[#(,;]|\.(?![A-Za-z_])|\band\b|if\b|because\b|since\b|//", rest):
-            return _MISSING
+            return MISSING
         return _literal(quoted[1])
     sum_up = re.fullmatch(r"[\d\s.+*/()-]+=\s*([^=]+)", line)  # the working out, and its result
     if sum_up:
         return _literal(sum_up[1].strip())
     if re.match(r"[\w.]+\s*[+*/%-]\s*[\w(]", line) and not re.match(r"\S*[a-zA-Z]", line):
-        return _MISSING
+        return MISSING
     if _goes_on(line[len(re.split(r"[\s,;]", line, maxsplit=1)[0]) :]):
-        return _MISSING
+        return MISSING
     for candidate in (
         line,
         line.split("#")[0].strip(),
@@ -190,7 +191,7 @@ def _literal_at(text: str, start: int) -> Any:
         line.rstrip("."),
     ):
         value = _literal(candidate.rstrip(",;"))
-        if value is not _MISSING:
+        if value is not MISSING:
             return value
     first = re.split(r"[\s,;]", line, maxsplit=1)[0].rstrip(".")
     return _literal(first)
@@ -203,24 +204,25 @@ def _goes_on(rest: str) -> bool:
 def _literal(text: str) -> Any:
     text = {"true": "True", "false": "False", "null": "None"}.get(text, text)
     if not text or len(text) > _LONGEST:
-        return _MISSING
-    tree = _parse(text.lstrip(" \t"))
+        return MISSING
+    tree = parsed(text.lstrip(" \t"))
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
-        return _MISSING
-    return _evaluated(tree.body[0].value)
+        return MISSING
+    return value_of(tree.body[0].value)
 
 
-def _evaluated(expression: ast.expr) -> Any:
-    """The value of a literal. Three dots stand for what was left out."""
+def value_of(expression: ast.expr) -> Any:
+    """The value of a literal, else MISSING. Three dots stand for what was left out."""
     try:
         if any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(expression)):
-            return _MISSING
+            return MISSING
         return ast.literal_eval(expression)
     except (ValueError, TypeError, RecursionError, MemoryError):
-        return _MISSING
+        return MISSING
 
 
-def _parse(source: str) -> ast.Module | None:
+def parsed(source: str) -> ast.Module | None:
+    """The syntax tree of a short text; None where it is no Python."""
     if len(source) > _LONGEST:
         return None
     try:
