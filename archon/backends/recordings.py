@@ -2,7 +2,8 @@
 
 JSONL (also .gz), one line per problem:  {"id"|"task_id"|"problem_id": ..., "samples"|"completions": [...]}
                   one line per sample:   {"id": ..., "text"|"completion"|"solution"|"output": ...}
-CodeT's folders:  *_code_solution.jsonl with {"prompt", "samples"}, and a file that maps a prompt to its task
+CodeT's folders:  *_code_solution.jsonl with {"prompt", "samples"}, and a file that maps a prompt to its task;
+                  *_test_case.jsonl, named itself, as a model that writes tests: its prompts go on from a task's
 
 A sample is text, or {"text", "finish", "prompt_tokens", "completion_tokens", "usd"}. The order in the file is
 the order of the samples, where none has an "index".
@@ -29,6 +30,8 @@ from archon.backends.base import Request, Sampling
 from archon.errors import DataError
 
 _ID = ("id", "task_id", "problem_id", "problem")
+_TESTS = "test_case"
+"""What is in the name of a file of CodeT's with tests that the model wrote."""
 _MANY = ("samples", "completions", "generations")
 _ONE = ("text", "completion", "solution", "output")
 
@@ -80,13 +83,14 @@ def read_recordings(path: Path) -> Recordings:
     """Read a file or a folder. Raises DataError where there is nothing to read or it cannot be."""
     file = _choose(path)
     found = Recordings(file, sampling=_sampling_of(file.name))
-    tasks = _tasks_by_prompt(file.parent) if path.is_dir() else {}
+    tests = _TESTS in file.name
+    tasks = _tasks_by_prompt(file.parent) if path.is_dir() or tests else {}
     pools: dict[tuple[str, str], Pool] = {}
     for number, row in read_jsonl(file):
         problem = next((str(row[k]) for k in _ID if k in row), None)
         prompt = row.get("prompt")
         if problem is None and isinstance(prompt, str):
-            problem = tasks.get(prompt, prompt)
+            problem = _task_within(prompt, tasks) if tests else tasks.get(prompt, prompt)
         if problem is None:
             raise DataError(
                 f"{file}:{number}: no problem id; expected one of the keys {', '.join(_ID)}, or `prompt`"
@@ -171,7 +175,7 @@ def _choose(path: Path) -> Path:
     files = [
         f for f in sorted(path.iterdir()) if f.name.endswith((".jsonl", ".jsonl.gz")) and _has_samples(f)
     ]
-    answers = [f for f in files if "test_case" not in f.name]  # CodeT's other half: tests the model wrote
+    answers = [f for f in files if _TESTS not in f.name]  # CodeT's other half
     if len(answers) != 1:
         names = ", ".join(f.name for f in answers) or "none"
         raise DataError(
@@ -196,6 +200,11 @@ def _tasks_by_prompt(folder: Path) -> Mapping[str, str]:
                 break
             tasks[row["prompt"]] = str(row["task_id"])
     return tasks
+
+
+def _task_within(prompt: str, tasks: Mapping[str, str]) -> str:
+    """The task whose prompt this one goes on from."""
+    return tasks[max(found, key=len)] if (found := [t for t in tasks if prompt.startswith(t)]) else prompt
 
 
 def _sampling_of(name: str) -> Sampling:
