@@ -11,4 +11,4 @@ async def test_streaming_stops_at_the_first_passing_sample_and_waiting_takes_all
     answered, closed = found["early_answered_per_round"], found["early_connections_closed_per_round"]
     assert answered + closed == streaming.SAMPLES and answered > streaming.PASSING
     assert found["early_usage"]["requests"] == streaming.SAMPLES
-    assert found["early_usage"]["estimated"] == closed
+    assert found["early_usage"]["estimated"] >= closed, "what we cut off while it was being answered, too"
