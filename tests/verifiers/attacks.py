@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from archon.verifiers.sandbox import wire
 
-_VERDICT = wire.frame(wire.VERDICT, wire.encode(("passed", "")))
-_OCTAL = "".join(f"\\{byte:03o}" for byte in _VERDICT)
+VERDICT = wire.frame(wire.VERDICT, wire.encode(("passed", "")))
+_OCTAL = "".join(f"\\{byte:03o}" for byte in VERDICT)
 _LOADED = wire.frame(wire.LOADED)
 _SEND = """
 import os, sys, threading, time, struct
@@ -137,7 +137,7 @@ PATCHES = {
         "def f(x): return 0"
     ),
     "wire frames everything as a verdict": (
-        f"import sys\nsys.modules['wire'].frame = lambda kind, body=b'': {_VERDICT!r}\ndef f(x): return 0"
+        f"import sys\nsys.modules['wire'].frame = lambda kind, body=b'': {VERDICT!r}\ndef f(x): return 0"
     ),
     "wire's kinds are mixed up": (
         "import sys\nw = sys.modules['wire']\nw.RAISED = w.RETURNED = w.LOADED = w.VERDICT\n"
@@ -157,7 +157,7 @@ PATCHES = {
     ),
     "os.write says everything was written": "import os\nos.write = lambda fd, data: len(data)\ndef f(x): return 0",
     "os.write writes a verdict": (
-        f"import os\nold = os.write\ndef write(fd, data):\n    old(fd, {_VERDICT!r})\n    return len(data)\n"
+        f"import os\nold = os.write\ndef write(fd, data):\n    old(fd, {VERDICT!r})\n    return len(data)\n"
         "os.write = write\ndef f(x): return 0"
     ),
     "os.read gives its own calls": "import os\nos.read = lambda fd, n: b''\ndef f(x): return 0",
@@ -179,7 +179,7 @@ PATCHES = {
         "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\ndef f(x): return 0"
     ),
     "a finaliser that speaks": (
-        _SEND + f"class D:\n    def __del__(self): send({_VERDICT!r})\ndef f(x):\n    D()\n    return 0"
+        _SEND + f"class D:\n    def __del__(self): send({VERDICT!r})\ndef f(x):\n    D()\n    return 0"
     ),
 }  # fmt: skip
 
@@ -214,11 +214,11 @@ EXCEPTIONS = {
 }  # fmt: skip
 
 FRAMES = {
-    "verdicts on every descriptor, when loaded": _SEND + f"send({_VERDICT!r}, *range(64))\ndef f(x): return 0",
-    "verdicts on every descriptor, when called": _SEND + f"def f(x):\n    send({_VERDICT!r}, *range(64))\n    return 0",
-    "a verdict and the end": _SEND + f"def f(x):\n    send({_VERDICT!r})\n    os._exit(0)",
-    "a verdict before it is loaded, and the end": _SEND + f"send({_LOADED!r} + {_VERDICT!r})\nos._exit(0)",
-    "verdicts without end": _SEND + f"while True: send({_VERDICT!r} * 1000)",
+    "verdicts on every descriptor, when loaded": _SEND + f"send({VERDICT!r}, *range(64))\ndef f(x): return 0",
+    "verdicts on every descriptor, when called": _SEND + f"def f(x):\n    send({VERDICT!r}, *range(64))\n    return 0",
+    "a verdict and the end": _SEND + f"def f(x):\n    send({VERDICT!r})\n    os._exit(0)",
+    "a verdict before it is loaded, and the end": _SEND + f"send({_LOADED!r} + {VERDICT!r})\nos._exit(0)",
+    "verdicts without end": _SEND + f"while True: send({VERDICT!r} * 1000)",
     "loaded, and again": _SEND + f"send({_LOADED!r} * 50)\ndef f(x): return 0",
     "every kind with nothing in it": _SEND + "def f(x):\n    for k in range(256): send(frame(k))\n    return 0",
     "every kind of number": _SEND + (
@@ -244,7 +244,7 @@ FRAMES = {
     "half a frame": _SEND + "def f(x):\n    send(b'\\0\\0')\n    os._exit(0)",
     "noise": _SEND + "import random\ndef f(x):\n    send(random.Random(x).randbytes(5000))\n    return 0",
     "a thread that goes on writing": _SEND + (
-        f"def on():\n    while True: send({_VERDICT!r})\n"
+        f"def on():\n    while True: send({VERDICT!r})\n"
         "def f(x):\n    threading.Thread(target=on, daemon=True).start()\n    return 0"
     ),
     "a thread from the start": _SEND + (
@@ -252,7 +252,7 @@ FRAMES = {
         "threading.Thread(target=on, daemon=True).start()\ndef f(x): return 0"
     ),
     "a descriptor of its own": _SEND + (
-        f"import socket, tempfile\ndef f(x):\n    a, b = socket.socketpair()\n    b.send({_VERDICT!r})\n"
+        f"import socket, tempfile\ndef f(x):\n    a, b = socket.socketpair()\n    b.send({VERDICT!r})\n"
         "    os.dup2(a.fileno(), 3)\n    return 0"
     ),
     "descriptors in the post": _SEND + (
@@ -278,7 +278,7 @@ FRAMES = {
         "import os\ndef f(x):\n    os.dup2(os.open('/dev/null', os.O_RDWR), 3)\n    return 0"
     ),
     "the socket replaced by a file": (
-        f"import os\nopen('w', 'wb').write({_VERDICT!r} * 99)\nos.dup2(os.open('w', os.O_RDWR), 3)\ndef f(x): return 0"
+        f"import os\nopen('w', 'wb').write({VERDICT!r} * 99)\nos.dup2(os.open('w', os.O_RDWR), 3)\ndef f(x): return 0"
     ),
     "the socket read by itself": _SEND + "import socket\ndef f(x):\n    os.read(3, 9)\n    return 0",
     "no blocking": "import os\nos.set_blocking(3, False)\ndef f(x): return [0] * 10**6",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +23,11 @@ PATIENT = Limits(cpu_seconds=10, wall_seconds=60)
 SHORT = Limits(cpu_seconds=1, wall_seconds=2)
 """For programs that must not."""
 
+BARE = ("namespaces", "landlock", "seccomp")
+"""Without these, what is left is what was there before them: limits, a folder, no environment, strays killed."""
+NO_FILTER = ("seccomp",)
+"""Where programs can fork."""
+
 
 def program(source: str, *, packages: bool = False) -> Program:
     """A program whose function is `f`."""
@@ -38,18 +43,34 @@ def processes(folder: Path) -> set[int]:
     """Living processes that belong to sandboxes whose scratch folders are in here.
 
     A zygote has the path on its command line, its forks with it; what they execute has it in its environment
-    or stands in it.
+    or stands in it. What every zygote has beside it (the process outside its namespaces, the keeper of its
+    pen) goes with it: they count as one.
     """
+    alive = _members(folder)
+    return {pid for pid in alive if _parent(pid) not in alive or _name(pid) not in _STANDING}
+
+
+def zygotes(folder: Path) -> set[int]:
+    """Those of them that no other of them started."""
+    alive = _members(folder)
+    return {pid for pid in alive if _parent(pid) not in alive}
+
+
+_STANDING = {"archon-zygote", "archon-keeper"}
+
+
+def _members(folder: Path) -> set[int]:
     mark = str(folder).encode()
     return {
         int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _bears(entry, mark)
     }
 
 
-def zygotes(folder: Path) -> set[int]:
-    """Those of them that no other of them started."""
-    alive = processes(folder)
-    return {pid for pid in alive if _parent(pid) not in alive}
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _bears(entry: Path, mark: bytes) -> bool:
@@ -71,9 +92,9 @@ def _parent(pid: int) -> int:
 
 
 @asynccontextmanager
-async def opened(workers: int = 1) -> AsyncIterator[Sandbox]:
-    """A sandbox that is closed again."""
-    sandbox = Sandbox(workers)
+async def opened(workers: int = 1, *, without: Sequence[str] = ()) -> AsyncIterator[Sandbox]:
+    """A sandbox that is closed again; `BARE` stands for the weakest level, which has to be asked for."""
+    sandbox = Sandbox(workers, without=without, isolation="weak" if without == BARE else "strict")
     try:
         yield sandbox
     finally:

@@ -277,8 +277,3 @@ async def test_packages_are_there_only_where_asked_for(sandbox: Sandbox) -> None
 async def test_without_packages_there_is_nothing_of_ours_to_import(sandbox: Sandbox) -> None:
     source = "import archon.problem\ndef f(x): return x + 1"
     assert (await sandbox.test(program(source), CASES, PATIENT)).status == "failed"
-
-
-async def test_it_says_in_words_what_protects(sandbox: Sandbox) -> None:
-    layers = await sandbox.layers()
-    assert layers and all(isinstance(layer, str) and layer for layer in layers)

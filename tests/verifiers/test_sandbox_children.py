@@ -1,15 +1,18 @@
-"""Children of a program: none outlives its run, and none keeps us waiting."""
+"""Children of a program: there are none where the kernel filters calls; elsewhere none outlives its run, and none
+keeps us waiting."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from archon.execution import Limits
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.cell import CASES, FORMS, PATIENT, processes, program, zygotes
+from tests.verifiers.cell import BARE, CASES, FORMS, NO_FILTER, PATIENT, opened, processes, program, zygotes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,14 +48,44 @@ CHILDREN = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module", params=[NO_FILTER, BARE], ids=["in a pen", "bare"])
+def without(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    layers: tuple[str, ...] = request.param
+    return layers
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def forking(scratch: Path, without: tuple[str, ...]) -> AsyncIterator[Sandbox]:
+    """A sandbox whose programs may fork, and that has a zygote."""
+    async with opened(without=without) as sandbox:
+        await sandbox.layers()
+        yield sandbox
+
+
 @pytest.mark.parametrize("body", CHILDREN.values(), ids=CHILDREN)
 @pytest.mark.parametrize("form", ["cases", "check"])
-async def test_no_process_outlives_the_run(sandbox: Sandbox, scratch: Path, body: str, form: str) -> None:
+async def test_no_process_outlives_the_run(
+    forking: Sandbox, without: tuple[str, ...], scratch: Path, body: str, form: str
+) -> None:
     source = f"import os, signal, subprocess, time\ndef f(x):\n    if x: return x + 1\n    {body}\n    return x + 1"
-    await sandbox.layers()  # it has a zygote now
     before = zygotes(scratch)
-    report = await sandbox.test(program(source), FORMS[form], PATIENT)
-    assert report.status == "passed", report
+    report = await forking.test(program(source), FORMS[form], PATIENT)
+    if "subprocess" not in body or without == BARE:  # in a pen there is no other program to become
+        assert report.status == "passed", report
+    assert processes(scratch) == before
+
+
+@pytest.mark.parametrize("body", CHILDREN.values(), ids=CHILDREN)
+async def test_where_calls_are_filtered_no_process_is_born(
+    sandbox: Sandbox, scratch: Path, body: str
+) -> None:
+    await sandbox.layers()
+    if "seccomp" in {layer.name for layer in await sandbox.layers() if not layer.active}:
+        pytest.skip("this kernel does not filter system calls")
+    before = zygotes(scratch)
+    source = f"import os, signal, subprocess, time\ndef f(x):\n    {body}\n    return x + 1"
+    report = await sandbox.test(program(source), CASES, PATIENT)
+    assert report.status == "failed" and "not permitted" in report.tests[0].detail
     assert processes(scratch) == before
 
 
@@ -64,15 +97,14 @@ HOLDING = {
 
 @pytest.mark.parametrize("then", HOLDING.values(), ids=HOLDING)
 async def test_a_child_that_holds_the_socket_does_not_hold_us(
-    sandbox: Sandbox, scratch: Path, then: str
+    forking: Sandbox, scratch: Path, then: str
 ) -> None:
     source = (
         "import os, time\ndef f(x):\n    r, w = os.pipe()\n    if os.fork() == 0:\n        os.setsid()\n"
         f"        os.write(w, b'x')\n        time.sleep(600)\n    {then}"
     )
-    await sandbox.layers()  # it has a zygote now
     before = zygotes(scratch)
     async with asyncio.timeout(20):  # many times what it may take
-        report = await sandbox.test(program(source), CASES, WALL)
+        report = await forking.test(program(source), CASES, WALL)
     assert report.status in ("failed", "timed_out")
     assert processes(scratch) == before

@@ -20,7 +20,18 @@ import pytest
 from archon.errors import ExecutionError
 from archon.execution import Call, Limits, Suite
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.cell import CASES, CHECK, PATIENT, RIGHT, opened, processes, program, zygotes
+from tests.verifiers.cell import (
+    BARE,
+    CASES,
+    CHECK,
+    NO_FILTER,
+    PATIENT,
+    RIGHT,
+    opened,
+    processes,
+    program,
+    zygotes,
+)
 
 NAPPING = "import time\ntime.sleep(0.4)\ndef f(x): return x + 1"
 SLEEPING = "import time\ndef f(x): time.sleep(600)"
@@ -96,7 +107,7 @@ async def test_closing_ends_what_is_running(scratch: Path) -> None:
 
 async def test_closing_ends_the_children_of_what_is_running_too(scratch: Path) -> None:
     source = "import os, time\ndef f(x):\n    if os.fork() == 0: os.setsid()\n    time.sleep(600)"
-    sandbox = Sandbox(1)
+    sandbox = Sandbox(1, without=NO_FILTER)
     limits = Limits(cpu_seconds=2, wall_seconds=2)
     running = asyncio.ensure_future(sandbox.test(program(source), CASES, limits))
     await until(lambda: len(processes(scratch)) == 3)
@@ -202,9 +213,12 @@ async def killed_in_the_middle(sandbox: Sandbox, scratch: Path) -> None:
 
 
 @LEAKS
-async def test_folders_nested_a_thousand_deep_are_removed_and_raise_nothing(scratch: Path) -> None:
+@pytest.mark.parametrize("without", [(), BARE], ids=["in memory", "on disk"])
+async def test_folders_nested_a_thousand_deep_are_removed_and_raise_nothing(
+    scratch: Path, without: tuple[str, ...]
+) -> None:
     source = "import os\ndef f(x):\n    for _ in range(265): os.mkdir('d'), os.chdir('d')\n    return x + 1"
-    async with opened() as sandbox:
+    async with opened(without=without) as sandbox:
         report = await sandbox.test(program(source), CASES, PATIENT)
         assert report.status == "passed"
         await right(sandbox)
@@ -216,7 +230,7 @@ KILLING = "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKIL
 
 @LEAKS
 async def test_a_program_that_kills_its_zygote_each_time_raises_nothing(scratch: Path) -> None:
-    async with opened() as sandbox:
+    async with opened(without=BARE) as sandbox:
         report = await sandbox.test(program(KILLING), CASES, PATIENT)
         assert report.status in ("wrong", "failed", "violation")
         await right(sandbox)
@@ -225,7 +239,7 @@ async def test_a_program_that_kills_its_zygote_each_time_raises_nothing(scratch:
 
 @LEAKS
 async def test_a_report_on_a_program_that_kills_its_zygote_speaks_of_every_test(scratch: Path) -> None:
-    async with opened() as sandbox:
+    async with opened(without=BARE) as sandbox:
         report = await sandbox.test(program(KILLING), CASES, PATIENT)
     assert len(report.tests) == len(CASES)
 
@@ -236,7 +250,7 @@ async def test_deep_folders_of_a_killed_zygote_raise_nothing(scratch: Path) -> N
         "import os, signal\ndef f(x):\n    for _ in range(1100): os.mkdir('d'), os.chdir('d')\n"
         "    os.kill(os.getppid(), signal.SIGKILL)"
     )
-    async with opened() as sandbox:
+    async with opened(without=BARE) as sandbox:
         report = await sandbox.test(program(source), CASES, PATIENT)
         assert report.status != "passed"
     assert clean(scratch)

@@ -213,8 +213,9 @@ async def test_rights_cannot_be_gained(sandbox: Sandbox) -> None:
 
 
 async def test_there_is_no_network(sandbox: Sandbox) -> None:
-    if "no network" not in await sandbox.layers():
-        pytest.skip("this kernel gives us no network namespace, and the sandbox says so")
+    guards = {layer.name for layer in await sandbox.layers() if layer.active}
+    if not guards & {"network namespace", "seccomp"}:
+        pytest.skip("this kernel lets nothing guard the network, and the sandbox says so")
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
         server.setblocking(False)
         local.bind(f"\0archon-test-{os.getpid()}")
@@ -225,14 +226,14 @@ async def test_there_is_no_network(sandbox: Sandbox) -> None:
             "        (socket.AF_INET, ('127.0.0.1', port)), (socket.AF_UNIX, name)):\n"
             "        try:\n            with socket.socket(family) as s:\n                s.settimeout(2)\n"
             "                s.connect(address)\n                seen.append(str(address))\n"
-            "        except OSError: pass\n    return seen, [name for _, name in socket.if_nameindex() if name != 'lo']"
+            "        except OSError: pass\n    return seen"
         )
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             server.accept()[0].close()  # from here it can be reached
         call = Call(args=(port, f"\0archon-test-{os.getpid()}"))
         returned = await sandbox.evaluate(program(source), [call], PATIENT)
-        assert returned[0].value[0] == [], returned
+        assert returned[0].value == [], returned
         for one in (server, local):
             with pytest.raises(BlockingIOError):
                 one.accept()

@@ -17,11 +17,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from archon.errors import ExecutionError
+from archon.errors import ExecutionError, UserError
 from archon.execution import Call, Limits, Program, Returned, Suite, TestReport, TestResult, TestStatus
 from archon.problem import Case
 from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
+from archon.verifiers.sandbox.layers import CHOICE, Isolation, Layer, layers, refusal, unguarded
 from archon.verifiers.sandbox.worker import CannotStart, Channel, Exit, Worker
 
 T = TypeVar("T")
@@ -56,15 +57,27 @@ class _Target(NamedTuple):
 
 
 class Sandbox:
-    """Runs programs in forked, limited, disconnected processes; as many at once as there are cores."""
+    """Runs programs in forked, limited, isolated processes; as many at once as there are cores.
 
-    def __init__(self, workers: int | None = None) -> None:
+    `isolation` is `strict` unless it, or ARCHON_SANDBOX in the environment, says `weak` (layers.py). `without`
+    names layers to do without, as if the kernel refused them.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        isolation: Isolation | None = None,
+        without: Sequence[str] = (),
+    ) -> None:
+        self._isolation = isolation or _asked_for()
         self._size = workers or len(os.sched_getaffinity(0))
         self._idle: dict[tuple[tuple[str, ...], bool], list[Worker]] = {}
         self._slots: asyncio.Semaphore | None = None
         self._suites: dict[str, asyncio.Future[tuple[bytes, list[_Target]]]] = {}
         self._closed = False
         self._busy: set[Worker] = set()
+        self._missing = dict.fromkeys(without, "not used, as asked")
 
     async def test(
         self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
@@ -107,10 +120,10 @@ class Sandbox:
         self._idle.clear()
         await asyncio.gather(*(worker.close() for worker in workers))
 
-    async def layers(self) -> tuple[str, ...]:
-        """What protects here, in words."""
+    async def layers(self) -> tuple[Layer, ...]:
+        """What protects here, and what does not and why."""
         async with self._worker((), False) as worker:
-            return worker.layers
+            return layers(worker.missing)
 
     # --- the ways to run a program -------------------------------------------------------------------
 
@@ -191,11 +204,13 @@ class Sandbox:
         async with self._slots:
             self._still_open()
             idle = self._idle.setdefault((preload, packages), [])
-            worker = idle.pop() if idle else Worker(preload, packages)
+            worker = idle.pop() if idle else Worker(preload, packages, self._missing)
             try:
                 if worker.busy:
                     await worker.start()
                     self._still_open()
+                if self._isolation == "strict" and unguarded(worker.missing):
+                    raise CannotStart(refusal(worker.missing))
                 self._busy.add(worker)
                 yield worker
             finally:
@@ -321,6 +336,13 @@ class _Running:
         ):
             return _Ending("violation", f"its answers ended the checking process (signal {judge.signal})")
         return _explained(candidate, self._limits)
+
+
+def _asked_for() -> Isolation:
+    choice = os.environ.get(CHOICE) or "strict"
+    if choice not in ("strict", "weak"):
+        raise UserError(f"{CHOICE} is {choice!r}, and should be strict or weak")
+    return "weak" if choice == "weak" else "strict"
 
 
 def _first_failure(statuses: Sequence[TestStatus]) -> TestStatus:

@@ -1,42 +1,173 @@
 """What a forked process gives up before it runs a program.
 
-Here: its parent's descriptors, environment, session and terminal, the network (in a namespace of its
-own, where the kernel allows), the right to gain privileges, and any use of CPU, memory, files and
-descriptors beyond its limits. It dies with the zygote. Loaded by the isolated interpreters: standard
-library only.
+Always: its parent's descriptors, environment, session and terminal, the right to gain privileges, and any use of
+CPU, memory, files and descriptors beyond its limits; it dies with the zygote. Where the kernel allows: everything
+in namespaces.py, landlock.py and seccomp.py. Each layer is tried, never assumed, and `Jail.missing` says why one
+is not there. Loaded by the isolated interpreters: standard library only.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
+import shutil
 import signal
+from typing import TYPE_CHECKING, Any
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+if TYPE_CHECKING:
+    from archon.verifiers.sandbox import kernel, landlock, namespaces, seccomp
+else:
+    import kernel
+    import landlock
+    import namespaces
+    import seccomp
 
-_layers = ["rlimits", "scratch folder", "no environment"]
+_MOST_PROCESSES = 128
+_MOST_FILES = 4096
 
 
-def layers() -> list[str]:
-    """What protects here, in words."""
-    return list(_layers)
+class Unable(Exception):
+    """A layer that had to change this process failed half-way: start again without it."""
+
+    def __init__(self, layer: str, error: OSError) -> None:
+        super().__init__(str(error))
+        self.layer = layer
+
+
+class Jail:
+    """What holds the programs of one zygote."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Put on, in this process, what its children inherit. May return in another process than it was called in."""
+        self.missing: dict[str, str] = dict(settings["without"])
+        """Why a layer is not there, by layer; what is not in here is."""
+        self._pen: namespaces.Pen | None = None
+        self._rules: landlock.Ruleset | None = None
+        self._filter: seccomp.Filter | None = None
+        paths = settings["readable"]
+        become_subreaper()
+        if "namespaces" not in self.missing:
+            try:
+                self._pen = namespaces.enter(settings["scratch"], paths, settings["control"])
+            except OSError as error:
+                raise Unable("namespaces", error) from None
+            if not self._pen.has_proc:
+                self.missing["proc"] = "the kernel does not let a namespace have its own"
+        elif "network" not in self.missing and (reason := leave_network()):
+            self.missing["network"] = reason
+        self.folder = f"{namespaces.JOBS if self._pen else settings['scratch']}/job"
+        """Where a program stands, and all it may write to."""
+        if "landlock" not in self.missing:
+            own = ["/proc"] if self._pen else []
+            devices = ["/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
+            try:
+                self._rules = landlock.Ruleset(
+                    [*namespaces.readable(paths), *devices, *own],
+                    [os.path.dirname(self.folder)],  # noqa: PTH120
+                )
+            except OSError as error:
+                self.missing["landlock"] = _reason(error)
+        if "seccomp" not in self.missing:
+            try:
+                self._filter = seccomp.Filter()
+                _try_in_a_child(self._filter)
+            except OSError as error:
+                self._filter = None
+                self.missing["seccomp"] = _reason(error)
+
+    def open_folder(self, limits: dict[str, float]) -> None:
+        """An empty folder for the next program: in memory and of limited size, where that is allowed."""
+        if self._pen is None:
+            os.mkdir(self.folder, 0o700)  # noqa: PTH102
+            return
+        size = int(limits["output_mb"] * 2**20) + 2**20
+        kernel.mount(
+            "tmpfs", self.folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV,
+            f"mode=700,size={size},nr_inodes={_MOST_FILES}",
+        )  # fmt: skip
+
+    def births(self, role: str) -> None:
+        """Where the next fork is born: a judge beside us, anybody else in the pen."""
+        if self._pen is not None:
+            self._pen.births(role != "judge")
+
+    def clear(self) -> None:
+        """End what a program left behind, and remove its folder."""
+        if self._pen is None:
+            kill_strays()
+            remove(self.folder)
+            return
+        self._pen.clear()
+        kernel.unmount(self.folder)
+
+    def close(self, scratch: str) -> None:
+        """Leave nothing."""
+        if self._pen is None:
+            remove(scratch)
+
+    def enter(self, fds: list[int], limits: dict[str, float], role: str) -> None:
+        """Give up everything but the sockets, which become descriptors 3, 4, ..."""
+        os.setsid()
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        kernel.named(f"archon-{role}")
+        high = [os.dup2(fd, 200 + i) for i, fd in enumerate(fds)]
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        folder = "/" if role == "judge" else self.folder
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update({"HOME": folder, "TMPDIR": folder, "OPENBLAS_NUM_THREADS": "1"})
+        _limit(limits, role, counted=self._pen is not None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._pen is not None:
+            kernel.drop_capabilities()
+        if self._rules is not None:
+            self._rules.put_on()
+        for i, fd in enumerate(high):
+            os.dup2(fd, 3 + i)
+        os.closerange(3 + len(fds), 4096)
+        if self._filter is not None:
+            self._filter.put_on()
+
+
+def _limit(limits: dict[str, float], role: str, *, counted: bool) -> None:
+    memory = int(limits["memory_mb"] * 2**20)
+    written = int(limits["output_mb"] * 2**20)
+    cpu = int(limits["wall_seconds"] if role == "judge" else limits["cpu_seconds"]) + 1
+    most = [
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, cpu),
+        (resource.RLIMIT_FSIZE, written),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ]
+    if counted:  # outside of a user namespace all of the user's processes would count
+        most.append((resource.RLIMIT_NPROC, _MOST_PROCESSES))
+    for what, value in most:
+        _, hard = resource.getrlimit(what)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (value, value))
 
 
 def become_subreaper() -> None:
     """Orphans of our children become ours, so that they can be found and killed."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
 
 
-def leave_network() -> None:
-    """Move into a network namespace that has nothing in it, where the kernel allows."""
+def leave_network() -> str:
+    """Move into a network namespace that has nothing in it; why that failed, if it did."""
     uid, gid = os.getuid(), os.getgid()
-    flags = _CLONE_NEWNET if uid == 0 else _CLONE_NEWNET | _CLONE_NEWUSER
-    if _libc.unshare(flags) != 0 and _libc.unshare(_CLONE_NEWNET | _CLONE_NEWUSER) != 0:
-        return
-    _layers.append("no network")
+    try:
+        try:
+            kernel.unshare(kernel.NEWNET if uid == 0 else kernel.NEWNET | kernel.NEWUSER)
+        except OSError:
+            kernel.unshare(kernel.NEWNET | kernel.NEWUSER)
+    except OSError as error:
+        return _reason(error)
     try:
         for name, text in (
             ("setgroups", "deny"),
@@ -47,38 +178,7 @@ def leave_network() -> None:
                 file.write(text)
     except OSError:
         pass  # without a user namespace there is nothing to map
-
-
-def enter(fds: list[int], folder: str, limits: dict[str, float], role: str) -> None:
-    """Give up everything but the sockets, which become descriptors 3, 4, ..."""
-    os.setsid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    high = [os.dup2(fd, 200 + i) for i, fd in enumerate(fds)]
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    for i, fd in enumerate(high):
-        os.dup2(fd, 3 + i)
-    os.closerange(3 + len(fds), 4096)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update({"HOME": folder, "TMPDIR": folder, "OPENBLAS_NUM_THREADS": "1"})
-    memory = int(limits["memory_mb"] * 2**20)
-    written = int(limits["output_mb"] * 2**20)
-    cpu = int(limits["cpu_seconds"] if role == "candidate" else limits["wall_seconds"]) + 1
-    for what, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_FSIZE, written),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_MEMLOCK, 0),
-    ):
-        _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return ""
 
 
 def kill_group(pid: int) -> None:
@@ -106,3 +206,33 @@ def kill_strays() -> None:
                 os.waitpid(pid, 0)
             except ChildProcessError:
                 pass
+
+
+def remove(folder: str) -> None:
+    """Remove a folder, however deep a program has nested it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        os.waitpid(os.posix_spawn("/bin/rm", ["rm", "-rf", folder], {}), 0)
+
+
+def _try_in_a_child(filter: seccomp.Filter) -> None:
+    """Whether the kernel takes the filter: once on, it could not be taken off."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+            filter.put_on()
+            status = 0
+        except OSError as error:
+            status = error.errno or 1
+        finally:
+            os._exit(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

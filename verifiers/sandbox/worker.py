@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,15 @@ _GRACE = 10.0
 """Seconds beyond the wall limit after which a zygote that says nothing is itself taken for dead."""
 
 
+_INTERPRETER = [
+    os.path.realpath(path)
+    for path in (
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib")),
+        sysconfig.get_config_var("LIBDIR"),
+    )
+    if path
+]
+"""What the isolated interpreter reads of itself. With a virtual environment these are its parent's."""
 _LATE = 1.0
 """Seconds after the wall limit at which a program must have been ended."""
 
@@ -108,27 +118,45 @@ async def _connected(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.
 class Worker:
     """A zygote process. Use it for one job at a time."""
 
-    def __init__(self, preload: tuple[str, ...], packages: bool) -> None:
+    def __init__(self, preload: tuple[str, ...], packages: bool, missing: dict[str, str]) -> None:
         self._preload = preload
         self._packages = packages
+        self.missing = missing
+        """Layers that are not there, and why: known before it starts, and more afterwards."""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._events: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._scratch = ""
-        self.layers: tuple[str, ...] = ()
         self.busy = True
         """Whether it cannot take a job: not started, in the middle of one, or broken in one."""
 
     async def start(self) -> None:
-        """Start the zygote. Raises ExecutionError where that fails."""
+        """Start the zygote, without the layers that turn out to be impossible here. Raises ExecutionError where
+        that fails."""
+        while True:
+            ready = await self._started()
+            if ready.get("event") != "unable" or ready["layer"] in self.missing:
+                break
+            self.missing[ready["layer"]] = ready["why"]
+            await self.close()
+        if ready.get("event") != "ready":
+            raise CannotStart(f"the sandbox's interpreter did not start (it said {ready!r})")
+        self.missing.update(ready["missing"])
+        self.busy = False
+
+    async def _started(self) -> dict[str, Any]:
+        """Start the process; the first thing it says."""
         ours, theirs = socket.socketpair()
         scratch = self._scratch = tempfile.mkdtemp(prefix="archon-")
+        paths = [p for p in sys.path if "site-packages" in p] if self._packages else []
         settings = {
             "control": theirs.fileno(),
             "scratch": scratch,
-            "paths": [p for p in sys.path if "site-packages" in p] if self._packages else [],
+            "paths": paths,
             "preload": list(self._preload),
+            "readable": [*_INTERPRETER, *map(os.path.realpath, paths), *paths],
+            "without": self.missing,
         }
         command = [
             getattr(sys, "_base_executable", None) or sys.executable,
@@ -162,11 +190,7 @@ class Worker:
             theirs.close()
         self._control = ours
         self._events, self._writer = await asyncio.open_connection(sock=ours)
-        ready = await self._event(30.0)
-        if ready.get("event") != "ready":
-            raise CannotStart(f"the sandbox's interpreter did not start (it said {ready!r})")
-        self.layers = tuple(ready["layers"])
-        self.busy = False
+        return await self._event(30.0)
 
     async def fork(
         self, role: str, limits: Limits, ours: socket.socket, theirs: list[socket.socket]

@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -40,13 +39,15 @@ def main() -> None:
     sys.path.extend(settings["paths"])
     control = socket.socket(fileno=settings["control"])
     control.setblocking(True)
-    jail.become_subreaper()
-    jail.leave_network()
+    try:
+        held = jail.Jail(settings)
+    except jail.Unable as error:
+        _tell(control, {"event": "unable", "layer": error.layer, "why": str(error)})
+        return
     child.warm_up(settings["preload"])
     gc.collect()
     gc.freeze()
-    _tell(control, {"event": "ready", "layers": jail.layers()})
-    scratch = settings["scratch"]
+    _tell(control, {"event": "ready", "missing": held.missing})
     buffer = b""
     job: Job | None = None
     try:
@@ -56,7 +57,7 @@ def main() -> None:
                 continue
             if message["op"] == "fork":
                 if job is None:
-                    job = Job(control, scratch, message["limits"])
+                    job = Job(control, held, message["limits"])
                 job.fork(message["role"], fds)
             elif message["op"] == "end" and job is not None:
                 job.end()
@@ -67,7 +68,7 @@ def main() -> None:
     finally:
         if job is not None:
             job.end()
-        _remove(scratch)
+        held.close(settings["scratch"])
 
 
 def _receive(control: socket.socket, buffer: bytes, job: Job | None) -> tuple[Any, bytes, list[int]]:
@@ -97,12 +98,12 @@ def _tell(control: socket.socket, message: dict[str, Any]) -> None:
 class Job:
     """The processes of one execution, and what they may use."""
 
-    def __init__(self, control: socket.socket, scratch: str, limits: dict[str, float]) -> None:
+    def __init__(self, control: socket.socket, held: jail.Jail, limits: dict[str, float]) -> None:
         self._control = control
+        self._jail = held
         self._limits = limits
         self._deadline = time.monotonic() + limits["wall_seconds"]
-        self._folder = os.path.join(scratch, "job")  # noqa: PTH118
-        os.mkdir(self._folder, 0o700)  # noqa: PTH102
+        held.open_folder(limits)
         self.running: dict[int, str] = {}
         """Roles by process number."""
         self._watched: dict[int, int] = {}
@@ -110,14 +111,12 @@ class Job:
 
     def fork(self, role: str, fds: list[int]) -> None:
         """Start a candidate (fds: its data socket) or a judge (fds: to the parent, to the candidate)."""
+        self._jail.births(role)
         pid = os.fork()
         if pid == 0:
             status = 70
             try:
-                self._control.close()
-                for watcher in self._watched:
-                    os.close(watcher)
-                jail.enter(fds, self._folder if role == "candidate" else "/", self._limits, role)
+                self._jail.enter(fds, self._limits, role)
                 if role == "candidate":
                     child.be_candidate()
                 else:
@@ -158,8 +157,7 @@ class Job:
         """Kill what is left, strays included, and clean up."""
         for pid in tuple(self.running):
             self._reap(pid, "ended")
-        jail.kill_strays()
-        _remove(self._folder)
+        self._jail.clear()
 
     def _reap(self, pid: int, reason: str) -> None:
         """Kill a process (if it still lives), wait for it, report."""
@@ -184,14 +182,6 @@ class Job:
                 "peak_mb": usage.ru_maxrss / 1024,
             },
         )
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder, however deep a program has nested it."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except RecursionError:
-        os.waitpid(os.posix_spawn("/bin/rm", ["rm", "-rf", folder], {}), 0)
 
 
 def _cpu_of(pid: int) -> float:
