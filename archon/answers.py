@@ -18,6 +18,8 @@ from archon.problem import Problem
 
 _LONGEST = 100_000
 """Only so much of a reply's end is searched for an answer."""
+_WIDE = re.compile(r"\s{9,}")
+"""Gaps mean nothing, and patterns that allow for them take the third power of a gap's width."""
 
 
 def extract(problem: Problem, text: str) -> str | None:
@@ -25,6 +27,8 @@ def extract(problem: Problem, text: str) -> str | None:
     if problem.answer == "code":
         return program_of(problem, text)
     text = text[-_LONGEST:]
+    if problem.answer != "text":
+        text = _WIDE.sub(lambda gap: "\n\n" if "\n" in gap[0] else " ", text)
     if problem.answer in ("number", "math"):
         text = text.replace("\N{MINUS SIGN}", "-").replace("{,}", ",")
     if problem.answer == "number":

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from archon.answers import canonical_code, canonical_number, normal_form
+from archon.answers import canonical_code, canonical_number, extract, normal_form
 from archon.problem import AnswerKind, Problem
 
 
@@ -118,3 +118,20 @@ def test_a_long_reply_is_read_without_taking_long(kind: AnswerKind, piece: str) 
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize("kind", ["number", "math", "choice"])
+@pytest.mark.parametrize("gap", [" ", "\n", " \n", "\t ", "\u2003"])
+def test_no_gap_however_wide_holds_up_the_reader(kind: AnswerKind, gap: str) -> None:
+    problem = Problem.ask("?", answer=kind)
+    wide = gap * 20_000
+    for text in (
+        f"answer{wide}x",
+        f"answer is{wide}x",
+        f"answer is:{wide}*x",
+        f"\\boxed{wide}",
+        f"####{wide}x",
+    ):
+        extract(problem, text)
+    right = "C" if kind == "choice" else "3"
+    assert extract(problem, f"The answer is{wide}{right}") == right
