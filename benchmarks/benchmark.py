@@ -18,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -65,6 +65,14 @@ class Dataset:
     """What a reader of the results should know."""
     selectors: tuple[str, ...] = field(default=("majority_vote",))
     """Selectors whose curves are reported where none are named."""
+    prepare: Callable[[Session], Awaitable[Sequence[Problem]]] | None = None
+    """Where its problems take work in the sandbox (expected values of visible tests): makes them."""
+
+    async def prepared(self, session: Session) -> Dataset:
+        """This, with its problems as they are run; remembered by the session's store."""
+        if self.prepare is None:
+            return self
+        return replace(self, problems=await self.prepare(session), prepare=None)
 
     @property
     def fingerprint(self) -> str:

@@ -41,6 +41,13 @@ class _Bench(click.Command):
     metavar="DIR",
     help="Recorded generations to use as the model `default`.",
 )
+@click.option(
+    "--benchmark-set",
+    "benchmark_settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a setting of the benchmark, such as visible=base of humaneval_plus.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N problems.")
 @click.option(
     "--selectors", metavar="NAME,...", help="Selectors whose curves are reported (default: the benchmark's)."
@@ -67,6 +74,7 @@ def bench(benchmark: str, **options: Any) -> int:
     archon bench humaneval --pipeline best_of_n --replay recordings/ --samples 100 --out runs/replayed
     archon bench my.jsonl --pipeline self_consistency --model openai:m --base-url http://localhost:8000/v1 --out runs/m
     archon bench gsm8k --pipeline my.yaml --budget usd=5 --dry-run --out runs/gsm
+    archon bench humaneval_plus --benchmark-set visible=base -p best_of_n --replay recordings/ --out runs/base
     """
     import asyncio
 
@@ -103,29 +111,12 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     from archon.session import Session
     from archon.trace import FileTrace
 
-    dataset = _find(benchmark, options["data"]).load()
+    dataset = _find(benchmark, options["data"], options["benchmark_settings"]).load()
     selectors = tuple(s.strip() for s in (options["selectors"] or "").split(",") if s.strip())
     graph = config.pipeline.graph()
     name = options["pipeline"]
-    plan = Plan(
-        dataset,
-        graph,
-        Path(name).stem if name.endswith((".yaml", ".yml", ".toml")) else name,
-        samples=options["samples"] or _source_n(graph),
-        limit=options["limit"],
-        concurrency=options["concurrency"],
-        selectors=selectors,
-    )
     folder: Path = options["out"]
     dry = options["dry_run"]
-    settings = {
-        "benchmark": dataset.name,
-        "problems": {"count": len(dataset.problems), "sha256": dataset.fingerprint},
-        "samples": plan.samples,
-        "limit": len(plan.problems),
-        "seed": options["seed"],
-        "config": _without_n(describe_config(config)),
-    }
     async with Session(
         models=config.models,
         budget=config.budget,
@@ -134,6 +125,24 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
         offline=options["offline"] or dry,
         prices=options["prices"],
     ) as session:
+        dataset = await dataset.prepared(session)
+        plan = Plan(
+            dataset,
+            graph,
+            Path(name).stem if name.endswith((".yaml", ".yml", ".toml")) else name,
+            samples=options["samples"] or _source_n(graph),
+            limit=options["limit"],
+            concurrency=options["concurrency"],
+            selectors=selectors,
+        )
+        settings = {
+            "benchmark": dataset.name,
+            "problems": {"count": len(dataset.problems), "sha256": dataset.fingerprint},
+            "samples": plan.samples,
+            "limit": len(plan.problems),
+            "seed": options["seed"],
+            "config": _without_n(describe_config(config)),
+        }
         live = Live(quiet=options["quiet"])
         harness = Harness(plan, session, folder, live)
         harness.check()
@@ -149,14 +158,31 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
             return await harness.run()
 
 
-def _find(benchmark: str, data: Path | None) -> Any:
-    """A benchmark by name, or a JSONL file as one. Raises UnknownName."""
+def _find(benchmark: str, data: Path | None, settings: tuple[str, ...] = ()) -> Any:
+    """A benchmark by name, or a JSONL file as one. Raises UnknownName, and UserErrors for wrong settings."""
     from archon import registry
+    from archon.config.build import Builder
+    from archon.config.source import Source, read_text
+    from archon.errors import ConfigError, UserError
 
     path = Path(benchmark)
-    if benchmark.endswith((".jsonl", ".jsonl.gz")):
-        return registry.find("benchmark", "jsonl")(data=path)
-    return registry.find("benchmark", benchmark)(data=data)
+    file = benchmark.endswith((".jsonl", ".jsonl.gz"))
+    found = registry.find("benchmark", "jsonl" if file else benchmark)
+    fields: dict[str, Any] = {"data": path if file else data}
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not (equals and field):
+            raise UserError(f"--benchmark-set {setting!r} should look like FIELD=VALUE, such as visible=base")
+        try:
+            fields[field] = read_text(f"value: {text}").data["value"]
+        except ConfigError:
+            raise UserError(f"--benchmark-set {setting!r}: {text!r} is no value") from None
+    if not settings:
+        return found(**fields)
+    builder = Builder(Source(None, "--benchmark-set"))
+    built = builder.value(found, fields, ())
+    builder.check()
+    return built
 
 
 def _source_n(graph: Any) -> int | None:
@@ -193,15 +219,40 @@ def _drop_n(part: Any) -> None:
     metavar="RUN",
     help="Compare with another run, problem by problem.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print results.json (with --compare: the comparison).")
+@click.option("--verifiers", is_flag=True, help="Each verifier's verdicts against the truth.")
+@click.option(
+    "--costs",
+    metavar="C,...",
+    help="With --verifiers: what a false positive costs, in right answers (default: 0,1,2,4,8).",
+)
+@click.option(
+    "--drop-false-negatives",
+    is_flag=True,
+    help="With --verifiers: leave out problems of which more samples are right than accepted.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print results.json (with --compare: the comparison; with --verifiers: the account).",
+)
 @click.option("--pictures", is_flag=True, help="Draw the pictures again.")
-def report(run: Path, compare: Path | None, as_json: bool, pictures: bool) -> None:
+def report(
+    run: Path,
+    compare: Path | None,
+    verifiers: bool,
+    costs: str | None,
+    drop_false_negatives: bool,
+    as_json: bool,
+    pictures: bool,
+) -> None:
     """Show a run's report again, from its files alone; or compare two runs, paired by problem.
 
     \b
     archon report runs/first
     archon report runs/first --json | jq .coverage
     archon report runs/first --compare runs/second
+    archon report runs/first --verifiers --costs 0,1,4
     """
     from rich.console import Console
 
@@ -209,10 +260,17 @@ def report(run: Path, compare: Path | None, as_json: bool, pictures: bool) -> No
     from archon.benchmarks import report as reports
     from archon.benchmarks.results import Results
 
+    if verifiers and compare is not None:
+        raise click.UsageError("--verifiers and --compare are two reports: ask for one of them")
+    if not verifiers and (costs is not None or drop_false_negatives):
+        raise click.UsageError("--costs and --drop-false-negatives go with --verifiers")
     results = Results.read(run)
     console = Console(width=None if sys.stdout.isatty() else 160)
     if compare is not None:
         _compare(results, Results.read(compare), as_json, console)
+        return
+    if verifiers:
+        _account(results, costs, drop_false_negatives, as_json, pictures, console)
         return
     if as_json:
         print(json.dumps(results.data, indent=1, ensure_ascii=False))
@@ -220,6 +278,28 @@ def report(run: Path, compare: Path | None, as_json: bool, pictures: bool) -> No
         reports.show(results, console)
     if pictures:
         for path in plots.draw(results, run):
+            print(path, file=sys.stderr)
+
+
+def _account(
+    results: Any, costs: str | None, drop: bool, as_json: bool, pictures: bool, console: Any
+) -> None:
+    from archon.benchmarks import plots
+    from archon.benchmarks.account import COSTS, account, cost_list
+    from archon.benchmarks.report import show_account
+
+    try:
+        wanted = COSTS if costs is None else cost_list(costs)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--costs") from None
+    accounts = account(results, costs=wanted, drop_false_negatives=drop)
+    if as_json:
+        print(json.dumps(accounts, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        show_account(accounts, console)
+    if pictures:
+        title = f"{results.data['benchmark']}, {results.data['pipeline']}"
+        for path in plots.draw_accounts(accounts, title, results.folder):
             print(path, file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,66 @@ def _picture(data: Mapping[str, Any], axis: str, places: Mapping[str, float], pa
     plot.legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def draw_accounts(accounts: Mapping[str, Mapping[str, Any]], title: str, folder: Path) -> list[Path]:
+    """Write one picture per verifier that has curves; returns the files."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    written: list[Path] = []
+    for name, data in accounts.items():
+        if data["best_of"]:
+            safe = re.sub(r"[^\w-]+", "_", name)
+            path = folder / f"verifier_{safe}.png"
+            if path in written:
+                path = folder / f"verifier_{safe}_{len(written)}.png"
+            _account(name, data, title, path)
+            written.append(path)
+    return written
+
+
+def _account(name: str, data: Mapping[str, Any], title: str, path: Path) -> None:
+    """Utility of resampling, false positives among the accepted, and best-of-N under one roof."""
+    from matplotlib import pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
+    for number, (cost, one) in enumerate(data["utility"].items()):
+        _line(left, one["curve"], f"C = {cost}: best K {one['best_k']}", f"C{number}", 1)
+        if one["within"]:
+            left.plot([one["within"]], [one["value"]], marker="*", color=f"C{number}", markersize=11)
+    lowest = min((p["value"] for one in data["utility"].values() for p in one["curve"].values()), default=0)
+    left.set_ylim(bottom=max(lowest, -1.0) - 0.05)
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set_ylabel("utility per problem")
+    left.set_title("resampling until accepted", fontsize=10)
+    _line(middle, data["false_positive_share"], "answered within K", "C3", 100)
+    _line(middle, data["false_positive_share_at"], "answered at the K-th", "C1", 100)
+    middle.set_ylim(0, 100)
+    middle.set_ylabel("wrong, % of what is accepted")
+    middle.set_title("false positives", fontsize=10)
+    _line(right, data["best_of"], "best of N by its score", "C0", 100)
+    for what, line in (("coverage", "--"), ("accuracy", ":")):
+        label = "any sample right" if what == "coverage" else "resampling without end"
+        right.axhline(100 * data["ceiling"][what]["value"], color="black", linestyle=line, label=label)
+    right.set_ylim(0, 100)
+    right.set_ylabel("right, % of problems")
+    right.set_title("best of N", fontsize=10)
+    for plot in (left, middle, right):
+        plot.set_xscale("log", base=2)
+        plot.set_xlim(0.9, 1.1 * max(map(int, data["best_of"])))
+        plot.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        plot.set_xlabel("samples (K)")
+        plot.grid(alpha=0.25)
+        plot.legend(fontsize=8, frameon=False)
+    figure.suptitle(f"{name}: {title}, {data['problems']} problems, 95% intervals", fontsize=11)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _line(plot: Any, curve: Mapping[str, Any], label: str, colour: str, scale: float) -> None:
+    ks = [k for k in sorted(curve, key=int) if curve[k]["low"] is not None]
+    x = [int(k) for k in ks]
+    y, low, high = ([scale * curve[k][part] for k in ks] for part in ("value", "low", "high"))
+    plot.plot(x, y, label=label, color=colour)
+    plot.fill_between(x, low, high, alpha=0.12, color=colour, linewidth=0)

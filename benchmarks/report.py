@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from archon.benchmarks.account import worth_showing
 from archon.benchmarks.results import Record, Results, causes, write_whole
 from archon.benchmarks.statistics.paired import Comparison
 from archon.usage import Usage, describe
@@ -77,6 +78,113 @@ def show_comparison(comparison: Comparison, a: str, b: str, what: str, console: 
     )
 
 
+def show_account(accounts: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """Print every verifier's account against the truth."""
+    for name, data in accounts.items():
+        console.print(
+            f"[bold]{escape(name)}[/bold] against the truth: {data['problems']} problems, {data['samples']:,} samples"
+        )
+        console.print(_confusion(data))
+        console.print(_shares(data))
+        if data["utility"]:
+            console.print(_attempts(data))
+        if data["best_of"]:
+            console.print(_growing(data))
+        ceiling = data["ceiling"]
+        if data["problems"]:
+            console.print(
+                f"With attempts without end: {_cell(ceiling['accuracy'])}% right, "
+                f"{_cell(ceiling['abstained'])}% unanswered; a perfect verifier: {_cell(ceiling['coverage'])}% right"
+            )
+        theory = data["two_types"]
+        if theory is not None and theory["threshold"] is not None:
+            console.print(
+                f"As two types of problems ({100 * theory['easy_share']:.0f}% easy; right {100 * theory['easy']:.0f}% "
+                f"and {100 * theory['hard']:.0f}% of the time): "
+                f"going on pays for ever below C = {theory['threshold']:.2f}"
+            )
+        missed = data["false_negative_filter"]
+        if missed["problems"]:
+            done = "left out" if missed["applied"] else "--drop-false-negatives leaves them out"
+            console.print(
+                f"More are right than accepted in {len(missed['problems'])} problems ({done}): "
+                + ", ".join(missed["problems"]),
+                markup=False,
+            )
+        for note in data["notes"]:
+            console.print(f"Note: {note}", style="yellow", markup=False)
+    console.print(
+        "Percent [95% interval over problems]. Conditional accuracy: right, given accepted, as the mean over problems "
+        "with an accepted sample. Utility: a right answer is worth 1, a wrong one -C, none 0.",
+        style="dim",
+    )
+
+
+def _confusion(data: Mapping[str, Any]) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("", "accepted", "rejected", "undecided"):
+        table.add_column(column, justify="right" if column else "left")
+    rows = (("right", "true_positives", "false_negatives"), ("wrong", "false_positives", "true_negatives"))
+    for truth, accepted, rejected in rows:
+        table.add_row(truth, f"{data[accepted]:,}", f"{data[rejected]:,}", f"{data['undecided'][truth]:,}")
+    return table
+
+
+def _shares(data: Mapping[str, Any]) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    given = data["conditional_accuracy"]
+    cells = {
+        "precision": _cell(data["precision"]),
+        "recall (completeness)": _cell(data["recall"]),
+        "soundness": _cell(data["soundness"]),
+        f"conditional accuracy ({given['problems']} problems)": _cell(given),
+        "worst to best case": ""
+        if given["worst"] is None
+        else f"{100 * given['worst']:.1f} to {100 * given['best']:.1f}",
+    }
+    for name in cells:
+        table.add_column(name)
+    table.add_row(*cells.values())
+    return table
+
+
+def _attempts(data: Mapping[str, Any]) -> Table:
+    """The best number of attempts, by what a false positive costs."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("C", justify="right")
+    table.add_column("best K", justify="right")
+    table.add_column("utility there")
+    ks = worth_showing(next(iter(data["utility"].values()))["curve"])
+    for k in ks:
+        table.add_column(f"K={k}", justify="right")
+    for cost, one in data["utility"].items():
+        best = "none (abstain)" if one["best_k"] == 0 else str(one["best_k"])
+        table.add_row(
+            cost,
+            best,
+            f"{one['value']:.3f}" + _ends(one),
+            *(f"{one['curve'][k]['value']:.3f}" for k in ks),
+        )
+    return table
+
+
+def _ends(point: Mapping[str, Any]) -> str:
+    if point["low"] is None:
+        return ""
+    return f" \\[{point['low']:.3f}, {point['high']:.3f}]"
+
+
+def _growing(data: Mapping[str, Any]) -> Table:
+    """What changes as K grows."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("K", justify="right")
+    table.add_column("wrong among the accepted")
+    table.add_column("best of K by its score")
+    for k in worth_showing(data["best_of"]):
+        table.add_row(k, _cell(data["false_positive_share"].get(k)), _cell(data["best_of"][k]))
+    return table
+
+
 def write_csv(results: Results, path: Path) -> None:
     """Every figure of every curve as one row."""
     text = io.StringIO(newline="")
@@ -118,6 +226,6 @@ def _curves(data: Mapping[str, Any]) -> Table:
 
 
 def _cell(point: Mapping[str, Any] | None) -> str:
-    if not point:
+    if not point or point["value"] is None:
         return ""
     return f"{100 * point['value']:.1f} \\[{100 * point['low']:.1f}, {100 * point['high']:.1f}]"
