@@ -70,6 +70,7 @@ NAMES = TEXT.filter(lambda name: bool(name) and not set("/#") & set(name))
 _HEADERS = st.dictionaries(st.sampled_from(["X-Team", "X-Trace"]), st.text("abc -", max_size=5), max_size=2)
 _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("OpenAI", "base_url"): st.sampled_from(["http://localhost:8000/v1", "https://example.org/é/v1"]),
+    ("Regex", "pattern"): st.sampled_from(["", r"\b42\b", "(?i)yes|ja"]),
     ("OpenAI", "headers"): _HEADERS | st.just({"X-API-Key": "${MY_KEY}"}),
 }
 """Fields whose rules are in code."""
