@@ -111,3 +111,21 @@ def test_a_wrong_setting_of_a_benchmark_is_named(
     assert (said.code, said.out) == (2, "")
     assert says in said.err
     assert not Path("run").exists()
+
+
+@pytest.mark.data
+def test_recorded_samples_are_accounted_for_with_the_base_tests_as_verifier(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = archon(
+        capsys, "bench", "humaneval_plus", "--benchmark-set", "visible=base", "-p", "best_of_n",
+        "--replay", str(data / "codegen16b_humaneval"), "--data", str(data), "--samples", "10", "--limit", "1",
+        "--out", "run", "--no-pictures", "--quiet",
+    )  # fmt: skip
+    assert (said.code, said.err) == (0, "")
+    assert "visible: base" in said.out
+    found = json.loads(archon(capsys, "report", "run", "--verifiers", "--json").out)["unit_tests"]
+    assert found["samples"] == 10
+    assert found["undecided"] == {"right": 0, "wrong": 0}
+    assert found["true_positives"] > 0
+    assert found["false_negatives"] == 0, "what is right passes the base tests, which are part of the truth"
