@@ -63,8 +63,24 @@ class Program(Value):
         return _digest(self.source, self.entry_point, str(self.packages))
 
 
+class Exchange(Value):
+    """One run of a whole program: what it reads from its standard input, and what a right one prints.
+
+    Printed text is compared word by word, whatever the white space between; words that are numbers with a
+    fraction may differ by the tolerance.
+    """
+
+    stdin: str = ""
+    """Its standard input."""
+    stdout: str
+    """What it should print."""
+    tolerance: float = Field(default=0.0, ge=0)
+    """Absolute tolerance for numbers; 0 gives those with a fraction 1e-6, and others none."""
+
+
 class Suite(Value):
-    """Tests of a function: cases as data, or a trusted checking program, or both.
+    """Tests of a function: cases as data, or a trusted checking program, or both. Tests of a whole program:
+    exchanges, each with a process and limits of its own.
 
     `check` is a program text that raises where the candidate is wrong: by itself, calling the candidate by
     one of `names` (MBPP's form), or in a function `check(candidate)` that it defines (HumanEval's). It runs
@@ -78,6 +94,8 @@ class Suite(Value):
     namespace: str = ""
     names: tuple[str, ...] = ()
     """Further names the stand-in goes by inside `check` (tests that call the function by its name)."""
+    exchanges: tuple[Exchange, ...] = ()
+    """Runs of the program as a whole; the function's name does not matter for them."""
 
     @cached_property
     def digest(self) -> str:
@@ -86,10 +104,11 @@ class Suite(Value):
             "|".join(map(_stable, (c.args, c.kwargs, c.expected, c.alternatives, c.tolerance, c.rule)))
             for c in self.cases
         )
-        return _digest(self.check or "", self.namespace, ",".join(self.names), *cases)
+        runs = (_digest(e.stdin, e.stdout, repr(e.tolerance)) for e in self.exchanges)
+        return _digest(self.check or "", self.namespace, ",".join(self.names), *cases, *runs)
 
     def __len__(self) -> int:
-        return len(self.cases) + (self.check is not None)
+        return len(self.cases) + len(self.exchanges) + (self.check is not None)
 
 
 @dataclass(frozen=True, slots=True)

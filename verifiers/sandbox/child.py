@@ -8,12 +8,14 @@ isolated interpreters: standard library only.
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import importlib
 import io
 import os
 import random
 import sys
+import threading
 import time
 import types
 import warnings
@@ -70,6 +72,45 @@ def be_candidate() -> None:
             continue
         spent = time.process_time() - started
         send(wire.RETURNED, wire.encode(spent) + value)
+
+
+def be_script() -> None:
+    """Run a program that comes by descriptor 3 as a whole; 4 is its input, 5 its output. Ends the process."""
+    receive, send = _channel(3)
+    kind, body = receive()
+    if kind != wire.LOAD:
+        return
+    source, _ = wire.decode(body)
+    for standard in (0, 1):
+        os.dup2(4 + standard, standard)
+        os.close(4 + standard)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    code = 0
+    try:
+        _run_whole(source)
+    except SystemExit as end:
+        code = end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        code = 1
+        send(wire.RAISED, _describe(error))
+    try:
+        sys.stdout.flush()
+    except BaseException:
+        code = code or 1
+    os._exit(code)
+
+
+def _run_whole(source: str) -> None:
+    """As the interpreter would: then wait for its threads, then do what it left for the end."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    builtins.__dict__.update(exit=sys.exit, quit=sys.exit)  # an interpreter without `site` lacks them
+    try:
+        exec(compile(source, "<solution>", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - that is the job
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def be_judge(most: int) -> None:

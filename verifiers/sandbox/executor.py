@@ -18,11 +18,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from archon.errors import ExecutionError, UserError
-from archon.execution import Call, Limits, Program, Returned, Suite, TestReport, TestResult, TestStatus
+from archon.execution import (
+    Call,
+    Exchange,
+    Limits,
+    Program,
+    Returned,
+    Suite,
+    TestReport,
+    TestResult,
+    TestStatus,
+)
 from archon.problem import Case
 from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
 from archon.verifiers.sandbox.layers import CHOICE, Isolation, Layer, layers, refusal, unguarded
+from archon.verifiers.sandbox.output import differs
+from archon.verifiers.sandbox.whole import Run, run_whole
 from archon.verifiers.sandbox.worker import CannotStart, Channel, Exit, Worker
 
 T = TypeVar("T")
@@ -89,8 +101,14 @@ class Sandbox:
                 reports.append(
                     await self._retried(self._cases, program, suite, limits, stop_at_first_failure)
                 )
+            if suite.exchanges and not (
+                stop_at_first_failure and _first_failure([r.status for r in reports]) != "passed"
+            ):
+                reports.append(
+                    await self._retried(self._exchanges, program, suite, limits, stop_at_first_failure)
+                )
             if suite.check is not None and not (
-                reports and stop_at_first_failure and reports[0].status != "passed"
+                stop_at_first_failure and _first_failure([r.status for r in reports]) != "passed"
             ):
                 reports.append(await self._retried(self._check, program, suite, limits))
         except CannotStart:
@@ -151,6 +169,20 @@ class Sandbox:
         first = _first_failure([r.status for r in results])
         skipped = [TestResult("skipped")] * (len(suite.cases) - len(results))
         return TestReport(first, (*results, *skipped), running.cpu, running.peak_mb)
+
+    async def _exchanges(self, program: Program, suite: Suite, limits: Limits, stop: bool) -> TestReport:
+        results: list[TestResult] = []
+        cpu = peak = 0.0
+        async with self._worker(program.preload, program.packages) as worker:
+            for exchange in suite.exchanges:
+                if stop and results and results[-1].status != "passed":
+                    break
+                run = await run_whole(worker, program.source, exchange.stdin, limits)
+                results.append(await _printed(run, exchange, limits))
+                cpu, peak = cpu + run.exit.cpu, max(peak, run.exit.peak_mb)
+        first = _first_failure([r.status for r in results])
+        skipped = [TestResult("skipped")] * (len(suite.exchanges) - len(results))
+        return TestReport(first, (*results, *skipped), cpu, peak)
 
     async def _check(self, program: Program, suite: Suite, limits: Limits) -> TestReport:
         async with self._running(program, limits) as running:
@@ -396,6 +428,22 @@ async def _apart(size: int, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.to_thread(work, *args)
     await asyncio.sleep(0)
     return work(*args)
+
+
+async def _printed(run: Run, exchange: Exchange, limits: Limits) -> TestResult:
+    """What a whole program printed, compared with what it should; first whether it came to a good end."""
+    if run.overrun:
+        return TestResult("violation", f"it printed more than {limits.output_mb:g} MB")
+    exit = run.exit
+    if exit.reason != "exit" or exit.signal:
+        ending = _explained(exit, limits)
+        return TestResult(ending.status, ending.detail)
+    if exit.code:
+        raised = _raised(run.raised) if run.raised is not None else None
+        return raised or TestResult("failed", f"its process ended with exit code {exit.code}")
+    size = len(run.printed) + len(exchange.stdout)
+    difference = await _apart(size, differs, run.printed, exchange.stdout, exchange.tolerance)
+    return TestResult("wrong", difference) if difference else TestResult("passed")
 
 
 def _compared(target: _Target, body: bytes) -> TestResult:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from archon.errors import ExecutionError
 from archon.execution import Limits
@@ -31,7 +32,7 @@ _INTERPRETER = [
     if path
 ]
 """What the isolated interpreter reads of itself. With a virtual environment these are its parent's."""
-_LATE = 1.0
+LATE = 1.0
 """Seconds after the wall limit at which a program must have been ended."""
 
 
@@ -99,6 +100,18 @@ class Channel:
         await self._writer.wait_closed()
 
 
+class File(Protocol):
+    """Something to hand to a child: a socket or a file."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
+
+    def close(self) -> object:
+        """Let go of it."""
+        ...
+
+
 class _ToTheEnd(asyncio.StreamReaderProtocol):
     """A connection that breaks has an end: what came before it can still be read. (Where a process ends with
     questions unread, its socket is reset.)"""
@@ -107,7 +120,8 @@ class _ToTheEnd(asyncio.StreamReaderProtocol):
         super().connection_lost(None)
 
 
-async def _connected(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connected(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Streams over a socket, which can be read to the end of what came."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20, loop=loop)
     protocol = _ToTheEnd(reader, loop=loop)
@@ -192,9 +206,7 @@ class Worker:
         self._events, self._writer = await asyncio.open_connection(sock=ours)
         return await self._event(30.0)
 
-    async def fork(
-        self, role: str, limits: Limits, ours: socket.socket, theirs: list[socket.socket]
-    ) -> Channel:
+    async def fork(self, role: str, limits: Limits, ours: socket.socket, theirs: Sequence[File]) -> Channel:
         """Fork a child that gets their sockets; frames over ours, the other end of the first."""
         assert self._control is not None
         self.busy = True
@@ -202,7 +214,7 @@ class Worker:
         try:
             data = json.dumps(message).encode() + b"\n"
             socket.send_fds(self._control, [data], [s.fileno() for s in theirs])
-            reader, writer = await _connected(ours)
+            reader, writer = await connected(ours)
         except BaseException as error:
             ours.close()
             if isinstance(error, OSError):
@@ -211,7 +223,7 @@ class Worker:
         finally:
             for one in theirs:
                 one.close()
-        return Channel(reader, writer, int(limits.output_mb * 2**20), limits.wall_seconds + _LATE)
+        return Channel(reader, writer, int(limits.output_mb * 2**20), limits.wall_seconds + LATE)
 
     async def exited(self, wall_seconds: float) -> Exit:
         """Wait for a child's end. Raises ExecutionError where the zygote itself is gone or silent."""

@@ -110,7 +110,8 @@ class Job:
         """Process numbers by pidfd."""
 
     def fork(self, role: str, fds: list[int]) -> None:
-        """Start a candidate (fds: its data socket) or a judge (fds: to the parent, to the candidate)."""
+        """Start a candidate (fds: its data socket), a script (that, its input, its output) or a judge (fds: to the
+        parent, to the candidate)."""
         self._jail.births(role)
         pid = os.fork()
         if pid == 0:
@@ -119,6 +120,8 @@ class Job:
                 self._jail.enter(fds, self._limits, role)
                 if role == "candidate":
                     child.be_candidate()
+                elif role == "script":
+                    child.be_script()
                 else:
                     child.be_judge(int(self._limits["output_mb"] * 2**20))
                 status = 0
@@ -139,7 +142,7 @@ class Job:
             now = time.monotonic()
             pause, reason = self._deadline - now, "wall"
             for pid, role in self.running.items():
-                if role == "candidate":
+                if role != "judge":
                     left = self._limits["cpu_seconds"] - _cpu_of(pid)
                     if left < pause:
                         pause, reason = left, "cpu"
