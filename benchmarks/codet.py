@@ -3,9 +3,9 @@
 Source: Chen et al. 2022, "CodeT: Code Generation with Generated Tests" (arXiv 2207.10397). Programs and tests are
 the 16,400 + 16,400 samples of CodeGen-16B in microsoft/CodeT; programs are graded by HumanEval's own tests.
 Prints a table, and one line of JSON last: pass@1/2/10 of the dual execution agreement (groups ranked as in the
-paper and as in its authors' code), of the generated tests alone and of clusters of equal behaviour, beside the
-plain pass@k of the same samples; and the selected accuracy of best-of-N for N = 1 ... 100 with generated tests as
-the verifier.
+paper and as in its authors' code) and of the generated tests alone, with `--clusters` of clusters of equal
+behaviour too, beside the plain pass@k of the same samples; and the selected accuracy of best-of-N for N = 1 ...
+100 with generated tests as the verifier.
 
     python -m archon.benchmarks.codet --data ../shared/data
 
@@ -33,6 +33,7 @@ from archon.benchmarks.statistics.intervals import wilson
 from archon.benchmarks.statistics.passk import Floats, pass_at_k
 from archon.benchmarks.statistics.selection import by_score
 from archon.errors import ArchonError, DataError
+from archon.execution import Limits
 from archon.problem import Problem
 from archon.session import Session
 from archon.strategies.sample import Sample
@@ -44,6 +45,8 @@ from archon.verifiers.generated_tests import GeneratedTests
 
 FOLDER = "codegen16b_humaneval"
 KS = (1, 2, 10)
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=10.0)
+"""For all tests of a program together, and again where one hangs. CodeT gives each test 0.1 s."""
 
 
 class Judged(NamedTuple):
@@ -54,16 +57,16 @@ class Judged(NamedTuple):
     scores: Mapping[str, Sequence[float | None]]
 
 
-def verifiers(samples: int, per_reply: int) -> dict[str, Verifier]:
+def verifiers(samples: int, per_reply: int, *, clusters: bool = False) -> dict[str, Verifier]:
     """Who chooses, by the name of their figures."""
-    tests = {"model": "tester", "n": samples, "per_reply": per_reply}
-    return {
+    tests: dict[str, Any] = {"model": "tester", "n": samples, "per_reply": per_reply, "limits": LIMITS}
+    found: dict[str, Verifier] = {
         "generated_tests": GeneratedTests(**tests),
         "agreement_product": ExecutionAgreement(weigh="product", **tests),
         "agreement_sqrt": ExecutionAgreement(weigh="sqrt", **tests),
         "agreement_product_distinct": ExecutionAgreement(weigh="product", repeats=False, **tests),
-        "behaviour_clusters": BehaviourClusters(**tests),
     }
+    return {**found, "behaviour_clusters": BehaviourClusters(**tests)} if clusters else found
 
 
 async def judged(
@@ -128,7 +131,11 @@ def _curve(rows: Floats, ks: Sequence[int], n: int) -> dict[str, dict[str, float
 
 
 async def measure(
-    data: Path | None, limit: int | None, n: int, per_reply: int, store: Path | None
+    data: Path | None,
+    limit: int | None,
+    chosen: Mapping[str, Verifier],
+    n: int,
+    store: Path | None,
 ) -> dict[str, Any]:
     """Judge and grade every problem. Raises DataError where the recordings are not there."""
     dataset = HumanEval(data=data).load()
@@ -141,7 +148,7 @@ async def measure(
         async def work() -> None:
             nonlocal done
             for problem in waiting:
-                found[problem.id] = await judged(dataset, problem, session, verifiers(n, per_reply), n)
+                found[problem.id] = await judged(dataset, problem, session, chosen, n)
                 done += 1
                 seconds = time.perf_counter() - started
                 print(f"{done}/{len(problems)} {problem.id} {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -184,9 +191,11 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100, help="programs, and replies with tests (100)")
     parser.add_argument("--per-reply", type=int, default=5, help="tests taken of each reply (5)")
     parser.add_argument("--store", type=Path, help="remember executions here, to go on after a break")
+    parser.add_argument("--clusters", action="store_true", help="clusters of equal behaviour too")
     given = parser.parse_args()
+    chosen = verifiers(given.samples, given.per_reply, clusters=given.clusters)
     try:
-        result = asyncio.run(measure(given.data, given.limit, given.samples, given.per_reply, given.store))
+        result = asyncio.run(measure(given.data, given.limit, chosen, given.samples, given.store))
     except ArchonError as error:
         sys.exit(str(error))
     print(table(result))

@@ -85,7 +85,7 @@ class Harness:
         self.records: dict[str, Record] = {}
         self._interim = True
         self._interim_due = time.monotonic() + _INTERIM_SECONDS
-        self._notes = list(plan.dataset.notes)
+        self._notes = [*plan.dataset.notes, *_comparing(plan.graph)]
         self._selectors = self._reported()
 
     def check(self) -> None:
@@ -233,6 +233,16 @@ def _finished(folder: Path) -> bool:
         return not Results.read(folder).data.get("interrupted")
     except DataError:
         return False
+
+
+def _comparing(graph: Graph) -> list[str]:
+    """A note on each verifier that compares candidates: its scores at k are not those that k alone would get."""
+    return [
+        f"{graph.titles[path]} compares all candidates of a problem, so curves by its scores say more at fewer than "
+        "all samples than so few would"
+        for path, place in graph.places.items()
+        if getattr(getattr(place.stage, "verifier", None), "together", False)
+    ]
 
 
 def _check_problems(name: str, problems: Sequence[Problem]) -> None:

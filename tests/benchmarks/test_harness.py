@@ -616,6 +616,16 @@ def votes(call: Call) -> str:
     return "right" if good else "wrong"
 
 
+async def test_scores_that_compare_candidates_are_said_to_do_so(tmp_path: Path) -> None:
+    class Comparing(Odd):
+        together = True
+
+    for name, verifier, comparing in (("one", Odd(), False), ("two", Comparing(), True)):
+        await harness_run(tmp_path / name, pipeline=Sample(n=2) | Verify(verifier=verifier) | BestOf())
+        notes = written(tmp_path / name)[0]["notes"]
+        assert any("comparing compares all candidates" in note for note in notes) is comparing
+
+
 async def test_a_pipeline_that_stops_early_reports_no_coverage_and_says_so(tmp_path: Path) -> None:
     pipeline = Sample(n=4) | Verify(verifier=Odd()) | FirstPassing()
     await harness_run(tmp_path / "run", pipeline=pipeline)
