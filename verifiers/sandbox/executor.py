@@ -46,8 +46,8 @@ _LARGE = 16 * 1024
 _SMALL = 20_000
 _MOST_ITEMS = 1_000_000
 """Items up to which an answer is read whatever was expected: by the rule `equal`, and by others."""
-_BROKEN_LIMITS = ("MemoryError", f"OSError: [Errno {errno.EFBIG}]")
-"""Exceptions that a limit of memory or file size causes."""
+_BROKEN_LIMITS = ("MemoryError", f"OSError: [Errno {errno.EFBIG}]", f"OSError: [Errno {errno.ENOSPC}]")
+"""Exceptions that a limit of memory, file size or files causes."""
 
 
 @dataclass
