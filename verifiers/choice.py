@@ -18,6 +18,10 @@ from archon.verifiers.expected import AnswerVerifier, shown
 class Choice(AnswerVerifier):
     """Accept a reply that chooses the expected option; undecided where none is expected."""
 
+    def applies(self, problem: Problem) -> bool:
+        """It needs an expected answer that is one of the options."""
+        return any(letter_of(problem, answer) for answer in self.accepts(problem))
+
     async def compare(
         self, problem: Problem, texts: Sequence[str], accepted: Sequence[str], run: Run
     ) -> Sequence[Verdict]:

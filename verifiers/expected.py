@@ -86,9 +86,11 @@ def shown(text: str | None) -> str:
 
 _LONGEST = 20_000
 """Only so much of a reply's end is looked at."""
+_INSIDE = r"(?:[^{}]|\{[^{}]*\}){1,200}"
+"""What a box may hold: braces inside braces, one deep."""
 _VALUES = {
     "number": r"(?<![\w.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w]|\.\d)",
-    "math": r"\\boxed\s*\{[^{}]{1,100}\}|(?<![\w.\\{])-?\d+(?:\.\d+)?(?![\w}]|\.\d)",
+    "math": rf"\\boxed\s*\{{{_INSIDE}\}}|" r"(?<![\w.\\{])-?\d+(?:\.\d+)?(?![\w}]|\.\d)",
     "choice": r"(?<![\w'])\(?[A-Z]\)?(?![\w'])",
 }
 _LISTED = re.compile(
@@ -160,7 +162,7 @@ def _statements(text: str, kind: str) -> Iterator[_Stated]:
     value = _VALUES[kind]
     for pattern in (
         rf"####\s*({value})",
-        r"\\boxed\s*\{([^{}]{1,100})\}",
+        rf"\\boxed\s*\{{({_INSIDE})\}}",
         rf"answer\s{{0,3}}(?:is|:|=)[\s:*$(]{{0,8}}({value})",
     ):
         for found in re.finditer(pattern, text, re.IGNORECASE if "answer" in pattern else 0):

@@ -16,18 +16,24 @@ from archon.run import Run
 from archon.verifiers.expected import AnswerVerifier, shown
 from archon.verifiers.mathematics import equal_answers
 
+_KINDS = ("math", "number")
+
 
 class MathEqual(AnswerVerifier):
     """Accept a formula that equals an expected one; undecided where that cannot be told in time."""
 
     batch: ClassVar[int] = 64
 
+    def applies(self, problem: Problem) -> bool:
+        """It needs an expected answer, of a kind that is mathematics."""
+        return problem.answer in _KINDS and super().applies(problem)
+
     async def compare(
         self, problem: Problem, texts: Sequence[str], accepted: Sequence[str], run: Run
     ) -> Sequence[Verdict]:
         """Equal in normal form is equal; the rest is compared as mathematics."""
-        if problem.answer not in ("math", "number"):
-            problem = problem.model_copy(update={"answer": "math"})
+        if problem.answer not in _KINDS:
+            return [self.said(None, f"answers of kind {problem.answer!r} are no formulas")] * len(texts)
         answers = [normal_form(problem, text) for text in texts]
         equal: dict[str, bool | None] = {c: True for gold in accepted if (c := canonical_formula(gold))}
         for gold in accepted:

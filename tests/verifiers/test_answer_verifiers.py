@@ -192,6 +192,7 @@ def test_what_is_said_clearly_is_clear(text: str) -> None:
 def test_formulas_and_choices_are_looked_at_too() -> None:
     for text in ("\\boxed{41} or \\boxed{42}", "The answer is not \\boxed{42}.", "\\boxed{42} is wrong"):
         assert why_unclear(problem("math"), text)
+    assert why_unclear(problem("math"), "\\boxed{\\frac{1}{3}}\n\\boxed{\\frac{1}{2}}")
     assert why_unclear(problem("math"), "Hence \\boxed{x = 42}.") == ""
     for text in ("The answer is B or C", "A\nB\nC", "The answer is not (B).", "(A) or (B)", "(B) is wrong"):
         assert why_unclear(problem("choice"), text)
@@ -270,6 +271,13 @@ async def test_a_comparison_that_did_not_end_in_time_is_undecided(monkeypatch: p
     right, other = await verdicts(MathEqual(), problem("math"), "\\boxed{42}", "\\boxed{43}")
     assert right.accepted is True, "equal in normal form"
     assert (other.accepted, other.status) == (None, "timed_out")
+
+
+async def test_what_is_no_formula_is_not_for_it() -> None:
+    kinds: tuple[AnswerKind, ...] = ("text", "choice")
+    for kind in kinds:
+        assert not MathEqual().applies(problem(kind))
+        assert await accepted(MathEqual(), problem(kind), "42") == [None]
 
 
 # --- regex -----------------------------------------------------------------------------------------
