@@ -373,7 +373,8 @@ ESCAPE = _attacks(
     userfaultfd="return yes(call(323, 1) >= 0)",
     performance_events="return yes(call(298, (ctypes.c_uint32 * 32)(1, 112), 0, -1, -1, 0) >= 0)",
     files_by_handle=(
-        "handle = (ctypes.c_uint32 * 40)(128)\nreturn yes(call(303, -100, path.encode(), handle, (ctypes.c_int * 1)(), 0) == 0)"
+        "handle, mount = (ctypes.c_uint32 * 40)(128), (ctypes.c_int * 1)()\n"
+        "return yes(call(303, -100, path.encode(), handle, mount, 0) == 0)"
     ),
     the_network="return yes(socket.create_connection(('127.0.0.1', port), 2))",
     a_datagram="return yes(socket.socket(2, 2).sendto(b'x', ('127.0.0.1', port)))",
@@ -457,7 +458,10 @@ PERSIST = _attacks(
     a_file_beside_the_scratch="found = os.path.exists('../mark')\nopen('../mark', 'w').close()\nreturn yes(found)",
     a_module_of_the_library="return yes(open(os.__file__, 'a').write('x'))",
     a_module_beside_the_library="return yes(open(os.path.dirname(os.__file__) + '/sitecustomize.py', 'w').write('x'))",
-    a_compiled_module="import importlib.util as u\nopen(u.cache_from_source(os.__file__), 'ab').write(b'x')\nreturn yes(1)",
+    a_compiled_module=(
+        "import importlib.util\ncompiled = importlib.util.cache_from_source(os.__file__)\n"
+        "return yes(open(compiled, 'ab').write(b'x'))"
+    ),
     a_name_among_builtins="import builtins\nfound = hasattr(builtins, 'mark')\nbuiltins.mark = 1\nreturn yes(found)",
     a_module_that_is_loaded="found = 'mark' in sys.modules\nsys.modules['mark'] = os\nreturn yes(found)",
     a_daemon="if os.fork() == 0:\n    os.setsid()\n    os.fork() and os._exit(0)\n    time.sleep(99)\nreturn yes(1)",
