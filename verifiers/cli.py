@@ -118,6 +118,10 @@ def show(result: Audit, *, every: bool = False) -> None:
             console.print(f"  {finding.trick}: {_line(finding)}", markup=False, soft_wrap=True)
         if len(findings) > _MOST_SHOWN and not every:
             console.print(f"  and {len(findings) - _MOST_SHOWN} more (--all)")
+    if result.skipped:
+        console.print(
+            f"left out, as it does not apply to them: questions of kind {', '.join(result.skipped)}"
+        )
     if result.usage.requests:
         console.print(f"Cost: {describe(result.usage)}")
 

@@ -21,6 +21,11 @@ def test_the_table_has_every_trick_and_the_mistakes_below(capsys: pytest.Capture
     assert "negated: 'The answer is not 42.'" in said.out
 
 
+def test_kinds_of_questions_that_are_left_out_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "questions of kind number, math, text" in archon(capsys, "audit", "choice").out
+    assert "left out" not in archon(capsys, "audit", "exact").out
+
+
 def test_the_whole_of_it_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     said = archon(capsys, "audit", "regex", "--json")
     data = json.loads(said.out)
