@@ -163,7 +163,7 @@ def _statements(text: str, kind: str) -> Iterator[_Stated]:
     for pattern in (
         rf"####\s*({value})",
         rf"\\boxed\s*\{{({_INSIDE})\}}",
-        rf"answer\s{{0,3}}(?:is|:|=)[\s:*$(]{{0,8}}({value})",
+        rf"answer\s{{0,3}}(?:is|:|=)[\s:*$(]{{0,8}}({value})(?!\s{{0,3}}[-+*/^=!\\(])",  # a term is not yet the answer
     ):
         for found in re.finditer(pattern, text, re.IGNORECASE if "answer" in pattern else 0):
             yield _Stated(found.start(), found.end(), _normal(found[1]))

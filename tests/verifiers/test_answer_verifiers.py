@@ -193,6 +193,7 @@ def test_formulas_and_choices_are_looked_at_too() -> None:
     for text in ("\\boxed{41} or \\boxed{42}", "The answer is not \\boxed{42}.", "\\boxed{42} is wrong"):
         assert why_unclear(problem("math"), text)
     assert why_unclear(problem("math"), "\\boxed{\\frac{1}{3}}\n\\boxed{\\frac{1}{2}}")
+    assert why_unclear(problem("math"), "So the answer is $13-16=\\boxed{-3}$.") == ""
     assert why_unclear(problem("math"), "Hence \\boxed{x = 42}.") == ""
     for text in ("The answer is B or C", "A\nB\nC", "The answer is not (B).", "(A) or (B)", "(B) is wrong"):
         assert why_unclear(problem("choice"), text)
