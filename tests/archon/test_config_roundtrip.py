@@ -172,7 +172,18 @@ def _simple(kind: Any, marks: list[Any]) -> st.SearchStrategy[Any]:
 @cache
 def components(kind: str, nulls: bool = True, depth: int = 2) -> st.SearchStrategy[Any]:
     """A random component of those that are registered."""
-    return st.one_of([values(cls, nulls, depth) for cls in registered(kind)])
+    return st.one_of([values(cls, nulls, depth) for cls in registered(kind) if depth > 0 or not _nests(cls)])
+
+
+def _nests(kind: Any) -> bool:
+    """Whether it holds other components, which would hold others without end."""
+    if isinstance(kind, type) and issubclass(kind, Value):
+        return any(_nests(f.annotation) or _marked(f.metadata) for f in kind.model_fields.values())
+    return _marked(getattr(kind, "__metadata__", ())) or any(_nests(part) for part in get_args(kind))
+
+
+def _marked(marks: Any) -> bool:
+    return any(isinstance(mark, Nested) for mark in marks)
 
 
 # --- random pipelines and configurations -----------------------------------------------------------
