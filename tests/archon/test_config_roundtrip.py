@@ -158,8 +158,16 @@ def _simple(kind: Any, marks: list[Any]) -> st.SearchStrategy[Any]:
         start = int(low) + (above is not None) if low is not None else -(2**63)
         return st.integers(start, 2**63 - 1 if most is None else int(most))  # type: ignore[call-overload]
     if kind is float:
-        finite = st.floats(low, most, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
-        return finite.filter(lambda x: bool(above is None or x > above))  # type: ignore[arg-type]
+        below = next((m.lt for m in marks if isinstance(m, bounds.Lt)), None)
+        high: Any = most if most is not None else below
+        return st.floats(
+            None if low is None else float(low),
+            None if high is None else float(high),
+            allow_nan=False,
+            allow_infinity=False,
+            exclude_min=above is not None,
+            exclude_max=below is not None,
+        )
     if kind is Decimal:
         return st.decimals(0, 10**6, places=6)
     if kind is str:
@@ -172,7 +180,7 @@ def _simple(kind: Any, marks: list[Any]) -> st.SearchStrategy[Any]:
 @cache
 def components(kind: str, nulls: bool = True, depth: int = 2) -> st.SearchStrategy[Any]:
     """A random component of those that are registered."""
-    return st.one_of([values(cls, nulls, depth) for cls in registered(kind) if depth > 0 or not _nests(cls)])
+    return st.one_of([values(cls, nulls, depth) for cls in registered(kind) if depth > 1 or not _nests(cls)])
 
 
 def _nests(kind: Any) -> bool:
