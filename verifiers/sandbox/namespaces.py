@@ -135,7 +135,7 @@ def _build_root(sources: dict[str, str], links: dict[str, str]) -> None:
         os.makedirs(os.path.dirname(f"root{path}"), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
         os.symlink(target, f"root{path}")  # noqa: PTH211
     for folder in ("dev", "proc", "tmp", JOBS[1:], f"{JOBS[1:]}/job"):
-        os.mkdir(f"root/{folder}", 0o755)  # noqa: PTH102
+        os.makedirs(f"root/{folder}", 0o755, exist_ok=True)  # noqa: PTH103 - an interpreter may live in /tmp
     for device in _DEVICES:
         kernel.mount(f"/dev/{device}", _like("/dev/null", f"root/dev/{device}"), flags=kernel.MS_BIND)
 
