@@ -27,7 +27,7 @@ LADDER = {
     "no namespaces": ("namespaces",),
 }
 """Every way down that is still strict."""
-SECRET = "S3CRET-" + os.urandom(8).hex()
+SECRET = "H1DDEN-" + os.urandom(8).hex()
 READS_MEMORY = """
 import re
 def f(pid):
@@ -38,7 +38,7 @@ def f(pid):
             start, end = (int(n, 16) for n in area.split('-'))
             for at in range(start, end, 1 << 20):
                 memory.seek(at)
-                if found := re.search(rb'S3CR' + rb'ET-[0-9a-f]{16}', memory.read(min(1 << 20, end - at))):
+                if found := re.search(rb'H1DD' + rb'EN-[0-9a-f]{16}', memory.read(min(1 << 20, end - at))):
                     return found[0].decode()
     return ''
 """
