@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from archon.errors import ExecutionError, UserError
-from archon.execution import Call, Returned, Suite
+from archon.execution import Call, Program, Returned, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
 from archon.verifiers.sandbox.layers import layers, refusal, unguarded
@@ -258,3 +260,41 @@ def test_it_works_as_an_ordinary_user() -> None:
     if "MISSING" in done.stdout:
         pytest.skip(f"LOUDLY: this kernel gives ordinary users less: {done.stdout}")
     assert done.stdout.split() == ["passed", "failed"] * 2, done.stderr
+
+
+# --- a layer that the kernel offers is used --------------------------------------------------------------
+
+
+def offers_namespaces() -> bool:
+    """Asked of another program than ours, so that a fault of ours is not taken for the kernel's."""
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(
+        ["unshare", "-Urmpf", "sh", "-c", "mount -t tmpfs none /mnt && mount -t proc proc /proc"],
+        capture_output=True,
+    )
+    return tried.returncode == 0
+
+
+@pytest.mark.skipif(not offers_namespaces(), reason="LOUDLY: this kernel offers no namespaces")
+async def test_where_the_kernel_offers_namespaces_they_are_used(scratch: Path) -> None:
+    async with opened() as sandbox:
+        missing = [
+            layer for layer in await sandbox.layers() if "namespace" in layer.name and not layer.active
+        ]
+    assert not missing, missing
+
+
+@pytest.mark.skipif(not offers_namespaces(), reason="LOUDLY: this kernel offers no namespaces")
+async def test_libraries_may_lie_where_the_private_root_has_folders_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = "import socket\ndef f(): return socket.gethostname()"
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        packages = Path(folder) / "site-packages"
+        packages.mkdir()
+        monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
+        async with opened() as sandbox:
+            asked = Program(source=source, entry_point="f", packages=True)
+            (said,) = await sandbox.evaluate(asked, [Call()], PATIENT)
+    assert said.value == "archon", said
