@@ -46,20 +46,21 @@ def processes(folder: Path) -> set[int]:
     or stands in it. What every zygote has beside it (the process outside its namespaces, the keeper of its
     pen) goes with it: they count as one.
     """
-    alive = _members(folder)
+    alive = members(folder)
     return {pid for pid in alive if _parent(pid) not in alive or _name(pid) not in _STANDING}
 
 
 def zygotes(folder: Path) -> set[int]:
     """Those of them that no other of them started."""
-    alive = _members(folder)
+    alive = members(folder)
     return {pid for pid in alive if _parent(pid) not in alive}
 
 
 _STANDING = {"archon-zygote", "archon-keeper"}
 
 
-def _members(folder: Path) -> set[int]:
+def members(folder: Path) -> set[int]:
+    """All of their processes."""
     mark = str(folder).encode()
     return {
         int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _bears(entry, mark)

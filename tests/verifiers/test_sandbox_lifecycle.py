@@ -27,13 +27,14 @@ from tests.verifiers.cell import (
     NO_FILTER,
     PATIENT,
     RIGHT,
+    members,
     opened,
     processes,
     program,
     zygotes,
 )
 
-NAPPING = "import time\ntime.sleep(0.4)\ndef f(x): return x + 1"
+NAPPING = "import time\ntime.sleep(1.5)\ndef f(x): return x + 1"
 SLEEPING = "import time\ndef f(x): time.sleep(600)"
 SHORT = Limits(cpu_seconds=2, wall_seconds=3)
 
@@ -52,12 +53,21 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def clean(scratch: Path) -> bool:
-    return not processes(scratch) and not list(scratch.iterdir())
+    alive, folders = processes(scratch), list(scratch.iterdir())
+    if alive or folders:
+        print(f"left: {[_told(pid) for pid in alive]}, {folders}")
+    return not alive and not folders
+
+
+def _told(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/status").read_text().partition("Umask")[0]
+    return f"{pid}, gone by now"
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for another process; fail rather than wait for ever."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -202,6 +212,43 @@ async def test_a_zygote_that_is_killed_leaves_no_folder(scratch: Path) -> None:
     async with opened() as sandbox:
         await killed_in_the_middle(sandbox, scratch)
     assert clean(scratch)
+
+
+HEAVY = """
+import os, time
+def f(x):
+    for _ in range(20):
+        if os.fork() == 0: break
+    held = bytearray(30_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    time.sleep(600)
+"""
+
+
+@LEAKS
+async def test_what_takes_long_to_die_after_its_zygote_was_killed_is_waited_for(scratch: Path) -> None:
+    sandbox = Sandbox(1, without=NO_FILTER)
+    running = asyncio.ensure_future(sandbox.test(program(HEAVY), CASES, PATIENT))
+    await until(lambda: len(processes(scratch)) > 20)
+    for pid in zygotes(scratch):
+        os.kill(pid, signal.SIGKILL)
+    await sandbox.close()
+    await asyncio.gather(running, return_exceptions=True)
+    assert clean(scratch)
+
+
+@LEAKS
+@pytest.mark.parametrize("seen", [1, 2], ids=["before it forks", "between its forks"])
+async def test_a_zygote_that_is_killed_while_it_starts_leaves_nothing(scratch: Path, seen: int) -> None:
+    for _ in range(8):
+        async with opened(1) as sandbox:
+            running = asyncio.ensure_future(sandbox.test(program(RIGHT), CASES, PATIENT))
+            while len(members(scratch)) < seen:
+                await asyncio.sleep(0)
+            for pid in zygotes(scratch):
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.gather(running, return_exceptions=True)
+        assert clean(scratch)
 
 
 async def killed_in_the_middle(sandbox: Sandbox, scratch: Path) -> None:

@@ -14,6 +14,7 @@ Order matters, and each step says why.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from pathlib import Path
@@ -52,6 +53,7 @@ def readable(paths: list[str]) -> list[str]:
 def enter(scratch: str, paths: list[str], control: int) -> Pen:
     """Return in the zygote-to-be, inside. The process that called stays outside, and ends when that ends."""
     orphaned, announce = os.pipe()
+    outside = os.pidfd_open(os.getpid())
     if os.fork():
         os.close(control)
         os.close(orphaned)
@@ -73,6 +75,9 @@ def enter(scratch: str, paths: list[str], control: int) -> Pen:
     os.read(orphaned, 1)  # until our parent is the process outside,
     os.close(orphaned)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # whose end shall be ours
+    if select.select([outside], [], [], 0)[0]:  # also where it came before we said so
+        os._exit(0)
+    os.close(outside)
     kernel.named("archon-zygote")
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     socket.sethostname("archon")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,6 +34,8 @@ _INTERPRETER = [
     if path
 ]
 """What the isolated interpreter reads of itself. With a virtual environment these are its parent's."""
+_PATIENCE = 5.0
+"""Seconds that a zygote has to end by itself when it is told to."""
 LATE = 1.0
 """Seconds after the wall limit at which a program must have been ended."""
 
@@ -142,6 +146,9 @@ class Worker:
         self._events: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._scratch = ""
+        self._inside: list[tuple[int, int]] = []
+        """Descriptors and their events that tell when all inside has ended: the process outside ends after it,
+        unless that is killed."""
         self.busy = True
         """Whether it cannot take a job: not started, in the middle of one, or broken in one."""
 
@@ -157,6 +164,7 @@ class Worker:
         if ready.get("event") != "ready":
             raise CannotStart(f"the sandbox's interpreter did not start (it said {ready!r})")
         self.missing.update(ready["missing"])
+        self._inside = _children(self._process)
         self.busy = False
 
     async def _started(self) -> dict[str, Any]:
@@ -272,19 +280,39 @@ class Worker:
         return event
 
     async def close(self) -> None:
-        """End the zygote and everything under it; in the middle of a job too."""
-        if self._writer is not None:
-            self._writer.close()  # it sees that, and knows best what there is to end
+        """End the zygote and everything under it, in the middle of a job too, and wait until it has ended."""
+        if self._writer is not None and self._control is not None:
+            with contextlib.suppress(OSError):
+                self._inside.append((os.dup(self._control.fileno()), select.POLLHUP))
+                self._control.shutdown(socket.SHUT_WR)  # it sees that, and knows best what there is to end
+            self._writer.close()
         process, self._process = self._process, None
+        inside, self._inside = self._inside, []
+        await asyncio.to_thread(_gone, process, inside, self._scratch)
 
-        def wait() -> None:
-            if process is not None:
-                try:
-                    process.wait(5)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-            if self._scratch and Path(self._scratch).exists():  # the zygote could not remove it itself
-                subprocess.run(["/bin/rm", "-rf", self._scratch], stderr=subprocess.DEVNULL, check=False)
 
-        await asyncio.to_thread(wait)
+def _children(process: subprocess.Popen[bytes] | None) -> list[tuple[int, int]]:
+    """Descriptors of a process's children, with the event of their end."""
+    found: list[tuple[int, int]] = []
+    if process is not None:
+        with contextlib.suppress(OSError):  # it is gone, or this kernel does not list them
+            listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            found.extend((os.pidfd_open(int(pid)), select.POLLIN) for pid in listed.split())
+    return found
+
+
+def _gone(process: subprocess.Popen[bytes] | None, inside: Sequence[tuple[int, int]], scratch: str) -> None:
+    """Wait until a zygote is gone with everything in it, and its folder."""
+    if process is not None:
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    for descriptor, event in inside:
+        ended = select.poll()
+        ended.register(descriptor, event)
+        ended.poll(_PATIENCE * 1000)
+        os.close(descriptor)
+    if scratch and Path(scratch).exists():  # the zygote could not remove it itself
+        subprocess.run(["/bin/rm", "-rf", scratch], stderr=subprocess.DEVNULL, check=False)
