@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from archon.benchmarks.hostile.forgeries import QUICK
 from archon.execution import Limits, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.attacks import QUICK
 from tests.verifiers.cell import CASES, CHECK, PATIENT, RIGHT, SHORT, opened, program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from archon.benchmarks.hostile.contained import CONTAINED
+from archon.benchmarks.hostile.forgeries import QUICK, SLOW
 from archon.errors import ExecutionError
 from archon.execution import Limits, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.attacks import CONTAINED, QUICK, SLOW
 from tests.verifiers.cell import BARE, CASES, PATIENT, RIGHT, opened, processes, program, zygotes
 
 pytestmark = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from archon.benchmarks.hostile.forgeries import SLOW
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.attacks import SLOW
 from tests.verifiers.cell import FORMS
 from tests.verifiers.test_sandbox_attacks import BRIEF, refused, unspoiled
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from archon.benchmarks.hostile.forgeries import EQUALITY, EXCEPTIONS, EXITS, FRAMES, SLOW
 from archon.execution import Call, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.attacks import EQUALITY, EXCEPTIONS, EXITS, FRAMES, SLOW
 from tests.verifiers.cell import ASSERTS, CASES, CHECK, FORMS, PATIENT, RIGHT, SHORT, program
 from tests.verifiers.test_sandbox_attacks import BRIEF, STATUSES, refused
 

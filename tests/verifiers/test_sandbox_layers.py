@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from archon.benchmarks.hostile.forgeries import VERDICT
 from archon.errors import ExecutionError, UserError
 from archon.execution import Call, Program, Returned, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
 from archon.verifiers.sandbox.layers import layers, refusal, unguarded
-from tests.verifiers.attacks import VERDICT
 from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, SHORT, opened, program
 
 LADDER = {

