@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from archon.verifiers.sandbox import wire
 
-VERDICT = wire.frame(wire.VERDICT, wire.encode(("passed", "")))
+VERDICT = wire.frame(wire.VERDICT, wire.encode(("passed", "", True)))
 _OCTAL = "".join(f"\\{byte:03o}" for byte in VERDICT)
 _LOADED = wire.frame(wire.LOADED)
 _SEND = """

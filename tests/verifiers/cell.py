@@ -56,7 +56,7 @@ def zygotes(folder: Path) -> set[int]:
     return {pid for pid in alive if _parent(pid) not in alive}
 
 
-_STANDING = {"archon-zygote", "archon-keeper"}
+_STANDING = {"archon-zygote", "archon-keeper", "archon-judge"}
 
 
 def members(folder: Path) -> set[int]:

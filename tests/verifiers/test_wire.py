@@ -343,5 +343,14 @@ def test_a_value_that_holds_itself_is_refused() -> None:
 def test_a_frame_is_a_length_a_kind_and_a_body() -> None:
     assert wire.frame(wire.CALL, b"abc") == b"\0\0\0\3" + bytes([wire.CALL]) + b"abc"
     assert wire.frame(wire.LOADED) == b"\0\0\0\0" + bytes([wire.LOADED])
-    kinds = [wire.LOAD, wire.LOADED, wire.CALL, wire.RETURNED, wire.RAISED, wire.VERDICT]
+    kinds = [
+        wire.LOAD,
+        wire.LOADED,
+        wire.CALL,
+        wire.RETURNED,
+        wire.RAISED,
+        wire.VERDICT,
+        wire.SUITE,
+        wire.CHECK,
+    ]
     assert len(set(kinds)) == len(kinds)

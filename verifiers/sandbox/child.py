@@ -2,18 +2,21 @@
 
 The candidate reads a program and then calls from its socket, and answers each with a value or an
 exception, as data. It knows no expected value. The judge runs the benchmark's own checking program in a
-process of its own; the function it checks is a stand-in that asks the candidate's process. Loaded by the
-isolated interpreters: standard library only.
+process of its own; the function it checks is a stand-in that asks the candidate's process. One judge checks many
+programs by the same tests, each by a new run of them, until anything happens that is not plainly a verdict. Loaded by
+the isolated interpreters: standard library only.
 """
 
 from __future__ import annotations
 
 import atexit
 import builtins
+import gc
 import importlib
 import io
 import os
 import random
+import socket
 import sys
 import threading
 import time
@@ -43,6 +46,7 @@ def warm_up(modules: list[str]) -> None:
             importlib.import_module(name)
         except ImportError:
             pass
+    random.seed(0)  # noqa: TID251 - nobody else's
     sys.set_int_max_str_digits(4300)
 
 
@@ -113,57 +117,115 @@ def _run_whole(source: str) -> None:
         atexit._run_exitfuncs()
 
 
-def be_judge(most: int) -> None:
-    """Check the candidate behind descriptor 4, which may answer so many bytes, with the program that comes by
-    descriptor 3."""
+def be_judge() -> None:
+    """Check programs by the suite that comes first by descriptor 3, each behind a socket that comes there too."""
     receive, send = _channel(3)
-    ask_receive, ask_send = _channel(4)
-    left = most
-    lost, why = "", ""  # kept here, as a check may swallow any exception
     kind, body = receive()
-    if kind != wire.LOAD:
+    if kind != wire.SUITE:
         return
-    namespace_source, check_source, names = wire.decode(body)
+    suite = _Suite(*wire.decode(body))
+    link = socket.socket(fileno=3)
+    while True:
+        _, fds, _, _ = socket.recv_fds(link, 1, 1)
+        if not fds:
+            return
+        kind, body = receive()
+        if kind != wire.CHECK:
+            return
+        checked = _Checked(fds[0], *wire.decode(body))
+        status, detail = suite.verdict(checked)
+        os.close(fds[0])
+        plain = checked.plain and threading.active_count() == 1
+        send(wire.VERDICT, wire.encode((status, detail, plain)))
+        if not plain:
+            return
+        gc.collect()  # what a check leaves behind shall not add up
 
-    def candidate(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left, lost, why
-        call = wire.encode((args, kwargs))
+
+class _Suite:
+    """A checking program; each verdict is by a new run of all of it."""
+
+    def __init__(self, namespace: str, check: str, names: tuple[str, ...]) -> None:
+        self._sources = {"<solution>": namespace, "<check>": check}
+        self._names = names
+        self._code: dict[str, types.CodeType] = {}
+
+    def _compiled(self, name: str) -> types.CodeType:
+        if name not in self._code:
+            self._code[name] = compile(self._sources[name], name, "exec", dont_inherit=True)
+        return self._code[name]
+
+    def verdict(self, checked: _Checked) -> tuple[str, str | bytes]:
+        """Whether the candidate is right."""
+        refused = checked.load()
+        if refused is not None:
+            return refused
+        candidate = checked.call
+        status, detail = "passed", ""
         try:
-            if lost:
-                raise EOFError
-            ask_send(wire.CALL, call)
-            kind, body = ask_receive(left)
-        except (EOFError, CandidateFailed, Overrun) as ended:
-            if isinstance(ended, Overrun):
-                lost, why = "violation", f"it returned more than {most / 2**20:g} MB"
-            lost = lost or "lost"
-            raise CandidateFailed("its process ended") from None
-        left -= len(body)
+            random.seed(0)  # noqa: TID251 - the checking program's own process
+            namespace = _run(self._compiled("<solution>"))
+            namespace.update(dict.fromkeys(self._names, candidate))
+            exec(self._compiled("<check>"), namespace)  # noqa: S102 - the benchmark's own tests
+            check = namespace.get("check")
+            if callable(check) and check is not candidate:
+                check(candidate)
+        except BaseException as error:
+            status = "failed" if getattr(error, "raised_by_candidate", False) else "wrong"
+            detail = _line(error)
+            checked.plain = status == "failed" or isinstance(error, _PLAIN)
+        if checked.lost:
+            return checked.lost, checked.why
+        return status, detail
+
+
+class _Checked:
+    """The candidate behind a descriptor, which may answer so many bytes."""
+
+    def __init__(self, fd: int, source: str, entry_point: str, most: int) -> None:
+        self._receive, self._send = _channel(fd)
+        self._program = wire.encode((source, entry_point))
+        self._most = self._left = most
+        self.lost, self.why = "", ""  # kept here, as a check may swallow any exception
+        self.plain = True
+        """Whether nothing came that might have changed the judge."""
+
+    def load(self) -> tuple[str, str | bytes] | None:
+        """Let it load its program; the verdict where it does not."""
+        try:
+            kind, body = self._ask(wire.LOAD, self._program)
+        except CandidateFailed:
+            return self.lost, self.why
+        return None if kind == wire.LOADED else ("raised", body)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for its function."""
+        kind, body = self._ask(wire.CALL, wire.encode((args, kwargs)))
         try:
             answer = wire.decode(body[9:] if kind == wire.RETURNED else body)
             error = None if kind == wire.RETURNED else _revive(answer)
         except Exception as unreadable:
-            lost, why = "violation", f"its answer cannot be read: {_line(unreadable)}"
+            self.lost, self.why = "violation", f"its answer cannot be read: {_line(unreadable)}"
+            self.plain = False
             raise CandidateFailed("its answer cannot be read") from None
         if error is not None:
             raise error
         return answer
 
-    status, detail = "passed", ""
-    try:
-        random.seed(0)  # noqa: TID251 - the checking program's own process
-        namespace = _load(namespace_source)
-        namespace.update(dict.fromkeys(names, candidate))
-        exec(compile(check_source, "<check>", "exec"), namespace)  # noqa: S102 - the benchmark's own tests
-        check = namespace.get("check")
-        if callable(check) and check is not candidate:
-            check(candidate)
-    except BaseException as error:
-        status = "failed" if getattr(error, "raised_by_candidate", False) else "wrong"
-        detail = _line(error)
-    if lost:
-        status, detail = lost, why
-    send(wire.VERDICT, wire.encode((status, detail)))
+    def _ask(self, kind: int, body: bytes) -> tuple[int, bytes]:
+        try:
+            if self.lost:
+                raise EOFError
+            self._send(kind, body)
+            kind, answer = self._receive(self._left)
+        except (EOFError, CandidateFailed, Overrun) as ended:
+            if isinstance(ended, Overrun):
+                self.lost, self.why = "violation", f"it returned more than {self._most / 2**20:g} MB"
+                self.plain = False
+            self.lost = self.lost or "lost"
+            raise CandidateFailed("its process ended") from None
+        self._left -= len(answer)
+        return kind, answer
 
 
 class CandidateFailed(BaseException):  # not for a check to catch
@@ -174,11 +236,21 @@ class Overrun(Exception):
     """An answer is larger than it may be."""
 
 
+_PLAIN = (
+    AssertionError, CandidateFailed, ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError,
+)  # fmt: skip
+"""What ends a check by the values it was given, and by nothing that earlier checks may have left."""
+
+
 def _load(source: str) -> dict[str, Any]:
+    return _run(compile(source, "<solution>", "exec", dont_inherit=True))
+
+
+def _run(code: types.CodeType) -> dict[str, Any]:
     module = types.ModuleType("solution")
     sys.modules["solution"] = module
     sys.stdin = io.StringIO()
-    exec(compile(source, "<solution>", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - that is the job
+    exec(code, module.__dict__)  # noqa: S102 - that is the job
     return module.__dict__
 
 

@@ -9,12 +9,9 @@ own calls the program through a socket.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from archon.errors import ExecutionError, UserError
@@ -32,30 +29,19 @@ from archon.execution import (
 from archon.problem import Case
 from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
+from archon.verifiers.sandbox.judge import knows
 from archon.verifiers.sandbox.layers import CHOICE, Isolation, Layer, layers, refusal, unguarded
 from archon.verifiers.sandbox.output import differs
+from archon.verifiers.sandbox.running import LARGE, Running, described, explained, raised
 from archon.verifiers.sandbox.whole import Run, run_whole
-from archon.verifiers.sandbox.worker import CannotStart, Channel, Exit, Worker
+from archon.verifiers.sandbox.worker import CannotStart, Worker
 
 T = TypeVar("T")
 
 _FRESH_STARTS = 3
-_LONGEST_DETAIL = 300
-_LARGE = 16 * 1024
-"""Bytes that take so long to read (some milliseconds) that others should get their turn."""
 _SMALL = 20_000
 _MOST_ITEMS = 1_000_000
 """Items up to which an answer is read whatever was expected: by the rule `equal`, and by others."""
-_BROKEN_LIMITS = ("MemoryError", f"OSError: [Errno {errno.EFBIG}]", f"OSError: [Errno {errno.ENOSPC}]")
-"""Exceptions that a limit of memory, file size or files causes."""
-
-
-@dataclass
-class _Ending:
-    """How a program's process ended, for those it left without an answer."""
-
-    status: TestStatus
-    detail: str
 
 
 class _Target(NamedTuple):
@@ -185,18 +171,21 @@ class Sandbox:
         return TestReport(first, (*results, *skipped), cpu, peak)
 
     async def _check(self, program: Program, suite: Suite, limits: Limits) -> TestReport:
-        async with self._running(program, limits) as running:
-            problem = await running.load()
-            verdict = None
-            if problem is None:
-                verdict = await running.judge(suite)
-            ending = await running.end(complete=problem is not None or verdict is not None)
-        if problem is None:
-            problem = verdict
-            if ending is not None:  # the judge lost its candidate; why that ended is known here
-                problem = TestResult(ending.status, ending.detail)
-        assert problem is not None
-        return TestReport(problem.status, (problem,), running.cpu, running.peak_mb)
+        """By a judge that may have checked others before, where that decides nothing; else by one of its own."""
+        report = await self._checked(program, suite, limits)
+        if report is None:
+            report = await self._checked(program, suite, limits, first=True)
+        assert report is not None
+        return report
+
+    async def _checked(
+        self, program: Program, suite: Suite, limits: Limits, *, first: bool = False
+    ) -> TestReport | None:
+        async with self._running(program, limits, suite) as running:
+            result = await running.judged(suite, first=first)
+        if result is None:
+            return None
+        return TestReport(result.status, (result,), running.cpu, running.peak_mb)
 
     async def _evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> list[Returned]:
         results: list[Returned] = []
@@ -219,24 +208,29 @@ class Sandbox:
     # --- processes ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _running(self, program: Program, limits: Limits) -> AsyncIterator[_Running]:
-        async with self._worker(program.preload, program.packages) as worker:
-            running = _Running(worker, program, limits)
+    async def _running(
+        self, program: Program, limits: Limits, suite: Suite | None = None
+    ) -> AsyncIterator[Running]:
+        async with self._worker(program.preload, program.packages, suite) as worker:
+            running = Running(worker, program, limits)
             try:
-                await running.start()
                 yield running
             finally:
                 await running.end(complete=True)
 
     @asynccontextmanager
-    async def _worker(self, preload: tuple[str, ...], packages: bool) -> AsyncIterator[Worker]:
-        """A zygote to oneself: an idle one, or a new one. One that failed is not used again."""
+    async def _worker(
+        self, preload: tuple[str, ...], packages: bool, suite: Suite | None = None
+    ) -> AsyncIterator[Worker]:
+        """A zygote to oneself: an idle one (one whose judge knows the suite, if there is one), or a new one. One that
+        failed is not used again."""
         if self._slots is None:
             self._slots = asyncio.Semaphore(self._size)
         async with self._slots:
             self._still_open()
             idle = self._idle.setdefault((preload, packages), [])
-            worker = idle.pop() if idle else Worker(preload, packages, self._missing)
+            place = next((i for i, w in enumerate(idle) if suite is not None and knows(w, suite)), -1)
+            worker = idle.pop(place) if idle else Worker(preload, packages, self._missing)
             try:
                 if worker.busy:
                     await worker.start()
@@ -277,99 +271,6 @@ class Sandbox:
         return await asyncio.shield(known)
 
 
-class _Running:
-    """A program in its process."""
-
-    channel: Channel
-
-    def __init__(self, worker: Worker, program: Program, limits: Limits) -> None:
-        self._worker = worker
-        self._program = program
-        self._limits = limits
-        self._exits: dict[str, Exit] = {}
-        self._ended = False
-        self._peer: socket.socket | None = None
-        self.cpu = 0.0
-        self.peak_mb = 0.0
-
-    async def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._peer = ours.dup()
-        self.channel = await self._worker.fork("candidate", self._limits, ours, [theirs])
-
-    async def load(self) -> TestResult | None:
-        """Load the program; what is wrong with it, if it does not."""
-        body = wire.encode((self._program.source, self._program.entry_point))
-        self.channel.send(wire.frame(wire.LOAD, body))
-        answer = await self.channel.receive()
-        if answer is None:
-            ending = await self.end(complete=False)
-            assert ending is not None
-            return TestResult(ending.status, ending.detail)
-        kind, data = answer
-        if kind == wire.LOADED:
-            return None
-        return _raised(data)
-
-    async def judge(self, suite: Suite) -> TestResult | None:
-        """Let a judge check the loaded program; None where the judge lost it."""
-        assert self._peer is not None
-        await self.channel.let_go()  # from here on it is the judge's
-        ours, theirs = socket.socketpair()
-        peer, self._peer = self._peer, None
-        channel = await self._worker.fork("judge", self._limits, ours, [theirs, peer])
-        try:
-            body = wire.encode((suite.namespace, suite.check or "", tuple(suite.names)))
-            channel.send(wire.frame(wire.LOAD, body))
-            answer = await channel.receive()
-        finally:
-            channel.close()
-        if answer is None or answer[0] != wire.VERDICT:
-            return None
-        status, detail = wire.decode(answer[1])
-        if status == "failed" and detail.startswith(_BROKEN_LIMITS):
-            status = "violation"
-        return None if status == "lost" else TestResult(status, detail)
-
-    async def end(self, *, complete: bool) -> _Ending | None:
-        """End the job. Where the program did not answer everything, how it ended."""
-        if self._ended:
-            return None
-        self._ended = True
-        if self._peer is not None:
-            self._peer.close()
-        overrun = hasattr(self, "channel") and self.channel.overrun
-        try:
-            if not complete and not overrun:
-                # It closed its socket or is gone: give it the moment to die by itself, to know why.
-                while "candidate" not in self._exits:
-                    exit = await self._worker.exited(self._limits.wall_seconds)
-                    self._exits[exit.role] = exit
-        finally:
-            if hasattr(self, "channel"):
-                self.channel.close()
-        for exit in await self._worker.end():
-            self._exits.setdefault(exit.role, exit)
-        candidate = self._exits.get("candidate")
-        if candidate is not None:
-            self.cpu, self.peak_mb = candidate.cpu, candidate.peak_mb
-        if complete:
-            return None
-        if overrun:
-            return _Ending("violation", f"it returned more than {self._limits.output_mb:g} MB")
-        judge = self._exits.get("judge")
-        assert candidate is not None
-        if (
-            judge is not None
-            and judge.reason == "exit"
-            and judge.signal
-            and candidate.reason == "exit"
-            and not candidate.signal
-        ):
-            return _Ending("violation", f"its answers ended the checking process (signal {judge.signal})")
-        return _explained(candidate, self._limits)
-
-
 def _asked_for() -> Isolation:
     choice = os.environ.get(CHOICE) or "strict"
     if choice not in ("strict", "weak"):
@@ -382,18 +283,6 @@ def _first_failure(statuses: Sequence[TestStatus]) -> TestStatus:
         if status != "passed":
             return status
     return "passed"
-
-
-def _explained(exit: Exit, limits: Limits) -> _Ending:
-    if exit.reason == "cpu":
-        return _Ending("timed_out", f"more than {limits.cpu_seconds:g} s of CPU time")
-    if exit.reason == "wall":
-        return _Ending("timed_out", f"more than {limits.wall_seconds:g} s of waiting")
-    if exit.signal == 25:
-        return _Ending("violation", f"it wrote a file of more than {limits.output_mb:g} MB")
-    if exit.signal:
-        return _Ending("failed", f"its process was ended by signal {exit.signal}")
-    return _Ending("failed", f"its process ended by itself, with exit code {exit.code}")
 
 
 def _call(args: Sequence[Any], kwargs: Any) -> bytes:
@@ -414,7 +303,7 @@ async def _judged(target: _Target, answer: tuple[int, bytes]) -> TestResult:
     """One answer compared with what was expected."""
     kind, body = answer
     if kind == wire.RAISED:
-        return _raised(body)
+        return raised(body)
     if kind != wire.RETURNED:
         return TestResult("violation", "its process broke the protocol")
     if target.case.rule == "equal" and len(body) == 9 + len(target.data) and body.endswith(target.data):
@@ -424,7 +313,7 @@ async def _judged(target: _Target, answer: tuple[int, bytes]) -> TestResult:
 
 async def _apart(size: int, work: Callable[..., T], *args: Any) -> T:
     """Do the work on so many bytes without keeping others waiting."""
-    if size > _LARGE:
+    if size > LARGE:
         return await asyncio.to_thread(work, *args)
     await asyncio.sleep(0)
     return work(*args)
@@ -436,11 +325,11 @@ async def _printed(run: Run, exchange: Exchange, limits: Limits) -> TestResult:
         return TestResult("violation", f"it printed more than {limits.output_mb:g} MB")
     exit = run.exit
     if exit.reason != "exit" or exit.signal:
-        ending = _explained(exit, limits)
+        ending = explained(exit, limits)
         return TestResult(ending.status, ending.detail)
     if exit.code:
-        raised = _raised(run.raised) if run.raised is not None else None
-        return raised or TestResult("failed", f"its process ended with exit code {exit.code}")
+        said = raised(run.raised) if run.raised is not None else None
+        return said or TestResult("failed", f"its process ended with exit code {exit.code}")
     size = len(run.printed) + len(exchange.stdout)
     difference = await _apart(size, differs, run.printed, exchange.stdout, exchange.tolerance)
     return TestResult("wrong", difference) if difference else TestResult("passed")
@@ -462,7 +351,7 @@ def _compared(target: _Target, body: bytes) -> TestResult:
 def _returned(answer: tuple[int, bytes]) -> Returned:
     kind, body = answer
     if kind == wire.RAISED:
-        return Returned("failed", detail=_described(body))
+        return Returned("failed", detail=described(body))
     try:
         spent, value = wire.decode(body[:9]), wire.decode(body[9:])
     except wire.WireError as error:
@@ -470,27 +359,10 @@ def _returned(answer: tuple[int, bytes]) -> Returned:
     return Returned("returned", value, seconds=spent if isinstance(spent, float) and spent >= 0 else 0.0)
 
 
-def _raised(body: bytes) -> TestResult:
-    """What an exception says; one that a broken limit caused is no fault of the program's logic."""
-    detail = _described(body)
-    return TestResult("violation" if detail.startswith(_BROKEN_LIMITS) else "failed", detail)
-
-
 def _without_value(status: TestStatus) -> Literal["failed", "timed_out", "violation"]:
     if status == "timed_out" or status == "violation":
         return status
     return "failed"
-
-
-def _described(body: bytes) -> str:
-    try:
-        if len(body) > _LARGE:  # nothing that child.py wrote
-            raise ValueError
-        name, message = wire.decode(body)
-        text = f"{name}: {message}" if message else str(name)
-        return " ".join(text.split())[:_LONGEST_DETAIL]
-    except (wire.WireError, ValueError, TypeError):
-        return "an exception it did not describe"
 
 
 __all__ = ["Sandbox"]

@@ -44,6 +44,7 @@ class Jail:
         self._pen: namespaces.Pen | None = None
         self._rules: landlock.Ruleset | None = None
         self._filter: seccomp.Filter | None = None
+        self._capped: dict[int, int] = {}
         paths = settings["readable"]
         become_subreaper()
         if "namespaces" not in self.missing:
@@ -67,6 +68,11 @@ class Jail:
                 )
             except OSError as error:
                 self.missing["landlock"] = _reason(error)
+        self._null = kernel.high(os.open(os.devnull, os.O_RDWR))
+        self._most = {what: resource.getrlimit(what)[1] for what in _LIMITED}
+        self._limits: kernel.Limits | None = None
+        os.environ.clear()
+        os.environ.update({"HOME": self.folder, "TMPDIR": self.folder, "OPENBLAS_NUM_THREADS": "1"})
         if "seccomp" not in self.missing:
             try:
                 self._filter = seccomp.Filter()
@@ -86,10 +92,18 @@ class Jail:
             f"mode=700,size={size},nr_inodes={_MOST_FILES}",
         )  # fmt: skip
 
-    def births(self, role: str) -> None:
-        """Where the next fork is born: a judge beside us, anybody else in the pen."""
+    def ready(self, role: str, limits: dict[str, float]) -> None:
+        """Prepare for the next fork: a judge is born beside us, anybody else in the pen."""
         if self._pen is not None:
             self._pen.births(role != "judge")
+        kernel.text(f"archon-{role}")
+        most = _most(limits, role, counted=self._pen is not None)
+        capped = {
+            what: value if (hard := self._most[what]) == resource.RLIM_INFINITY else min(value, hard)
+            for what, value in most.items()
+        }
+        if capped != self._capped:
+            self._capped, self._limits = capped, kernel.Limits(capped)
 
     def clear(self) -> None:
         """End what a program left behind, and remove its folder."""
@@ -105,52 +119,56 @@ class Jail:
         if self._pen is None:
             remove(scratch)
 
-    def enter(self, fds: list[int], limits: dict[str, float], role: str) -> None:
+    def enter(self, fds: list[int], role: str) -> None:
         """Give up everything but the sockets, which become descriptors 3, 4, ..."""
+        wanted = [*range(3, 3 + len(fds))]
+        if fds != wanted:
+            moved = [os.dup2(fd, 200 + i) for i, fd in enumerate(fds)]
+            for fd, place in zip(moved, wanted, strict=True):
+                os.dup2(fd, place)
         os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.named(f"archon-{role}")
-        high = [os.dup2(fd, 200 + i) for i, fd in enumerate(fds)]
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
-        folder = "/" if role == "judge" else self.folder
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update({"HOME": folder, "TMPDIR": folder, "OPENBLAS_NUM_THREADS": "1"})
-        _limit(limits, role, counted=self._pen is not None)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.dup2(self._null, 2)  # 0 and 1 have always been that
+        os.chdir("/" if role == "judge" else self.folder)
+        assert self._limits is not None
+        self._limits.put_on()
         if self._pen is not None:
             kernel.drop_capabilities()
         if self._rules is not None:
             self._rules.put_on()
-        for i, fd in enumerate(high):
-            os.dup2(fd, 3 + i)
         os.closerange(3 + len(fds), 4096)
         if self._filter is not None:
             self._filter.put_on()
 
 
-def _limit(limits: dict[str, float], role: str, *, counted: bool) -> None:
-    memory = int(limits["memory_mb"] * 2**20)
-    written = int(limits["output_mb"] * 2**20)
-    cpu = int(limits["wall_seconds"] if role == "judge" else limits["cpu_seconds"]) + 1
-    most = [
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_FSIZE, written),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
-    ]
+_LIMITED = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_MEMLOCK,
+    resource.RLIMIT_MSGQUEUE,
+    resource.RLIMIT_NPROC,
+)
+
+
+def _most(limits: dict[str, float], role: str, *, counted: bool) -> dict[int, int]:
+    most = {
+        resource.RLIMIT_AS: int(limits["memory_mb"] * 2**20),
+        resource.RLIMIT_FSIZE: int(limits["output_mb"] * 2**20),
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if role != "judge":  # which serves many programs, and ends with the time of the one it checks
+        most[resource.RLIMIT_CPU] = int(limits["cpu_seconds"]) + 1
     if counted:  # outside of a user namespace all of the user's processes would count
-        most.append((resource.RLIMIT_NPROC, _MOST_PROCESSES))
-    for what, value in most:
-        _, hard = resource.getrlimit(what)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(what, (value, value))
+        most[resource.RLIMIT_NPROC] = _MOST_PROCESSES
+    return most
 
 
 def become_subreaper() -> None:

@@ -1,17 +1,23 @@
 """The few calls of the Linux kernel that Python has no names for. Loaded by the isolated interpreters: standard
 library only.
 
-Each raises OSError with the kernel's reason. Numbers and flags are those of the kernel's public headers.
+Each raises OSError with the kernel's reason. Numbers and flags are those of the kernel's public headers. What is done
+in each forked process is prepared before it is forked: every page of memory that it touches has to be copied.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
+import functools
 import os
 import platform
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = [ctypes.c_long] * 7
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15
 PR_SET_SECUREBITS, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 28, 36, 38
@@ -29,28 +35,63 @@ _NOROOT_FOR_EVER = 0b11
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine(), "")
 """Whose table of system calls applies; empty where none of ours does."""
 _NUMBERS = {
-    "x86_64": {"capset": 126, "pivot_root": 155},
-    "aarch64": {"capset": 91, "pivot_root": 41},
-}
+    "x86_64": {"capset": 126, "pivot_root": 155, "prlimit64": 302},
+    "aarch64": {"capset": 91, "pivot_root": 41, "prlimit64": 261},
+}.get(ARCHITECTURE, {})
+_NOTHING = (0,) * 6
+_TEXTS: list[ctypes.Array[ctypes.c_char]] = []
+_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 _MOUNT_SETATTR = 442  # since 5.12 numbers are the same everywhere
 
 
 def syscall(number: int, *arguments: int) -> int:
     """A system call by its number; pointers go in as integers."""
-    result = int(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_ulong, arguments)))
-    return _checked(result, f"system call {number}")
+    result = int(_libc.syscall(number, *arguments, *_NOTHING[len(arguments) :]))
+    return _checked(result, number)
 
 
-def prctl(option: int, *arguments: int) -> None:
+def prctl(option: int, argument: int = 0) -> None:
     """Change something about this process."""
-    padded = (*arguments, 0, 0, 0, 0)[:4]
-    _checked(_libc.prctl(option, *map(ctypes.c_ulong, padded)), f"prctl {option}")
+    _checked(_libc.prctl(option, argument, 0, 0, 0), "prctl")
+
+
+@functools.cache
+def text(name: str) -> int:
+    """Where the text lies, for good."""
+    _TEXTS.append(ctypes.create_string_buffer(name.encode()))
+    return ctypes.addressof(_TEXTS[-1])
 
 
 def named(name: str) -> None:
-    """Give this process a name for `ps`."""
-    text = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(text))
+    """Give this process a name for `ps`, of which the kernel keeps 15 letters."""
+    prctl(PR_SET_NAME, text(name))
+
+
+def high(fd: int) -> int:
+    """The same file under a number that leaves the low ones free."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
+    os.close(fd)
+    return moved
+
+
+class Limits:
+    """Limits of this process's use of things, ready to be put on."""
+
+    def __init__(self, most: dict[int, int]) -> None:
+        """By what is limited (RLIMIT_...): soft and hard alike."""
+        self._pairs = (ctypes.c_uint64 * (2 * len(most)))()
+        start = ctypes.addressof(self._pairs)
+        self._number = _number("prlimit64")
+        self._calls = []
+        for place, (what, value) in enumerate(most.items()):
+            self._pairs[2 * place] = self._pairs[2 * place + 1] = value
+            self._calls.append((what, start + 16 * place))
+
+    def put_on(self) -> None:
+        """Limit this process; hard limits cannot be raised again."""
+        for what, where in self._calls:
+            _checked(_libc.syscall(self._number, 0, what, where, 0, 0, 0), "prlimit64")
 
 
 def unshare(flags: int) -> None:
@@ -80,9 +121,8 @@ def read_only(target: str, *, below: bool) -> None:
     """Make a mount unwritable, and every one below it."""
     attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, 0, 0, 0)
     path = ctypes.create_string_buffer(os.fsencode(target))
-    where = ctypes.c_ulong(_AT_FDCWD & 0xFFFF_FFFF_FFFF_FFFF).value
     syscall(
-        _MOUNT_SETATTR, where, ctypes.addressof(path), _AT_RECURSIVE if below else 0,
+        _MOUNT_SETATTR, _AT_FDCWD, ctypes.addressof(path), _AT_RECURSIVE if below else 0,
         ctypes.addressof(attributes), ctypes.sizeof(attributes),
     )  # fmt: skip
 
@@ -90,7 +130,7 @@ def read_only(target: str, *, below: bool) -> None:
 def pivot_root_here() -> None:
     """Make the folder we stand in, a mount of its own, the root, and let go of the old one."""
     here = ctypes.create_string_buffer(b".")
-    syscall(_NUMBERS[ARCHITECTURE]["pivot_root"], ctypes.addressof(here), ctypes.addressof(here))
+    syscall(_number("pivot_root"), ctypes.addressof(here), ctypes.addressof(here))
     unmount(".")
     os.chdir("/")
 
@@ -101,13 +141,17 @@ def drop_capabilities() -> None:
         prctl(PR_SET_SECUREBITS, _NOROOT_FOR_EVER)
     except PermissionError:
         pass  # then we are not root inside either, or have nothing to lose
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    none = (ctypes.c_uint32 * 6)()
-    syscall(_NUMBERS[ARCHITECTURE]["capset"], ctypes.addressof(header), ctypes.addressof(none))
+    syscall(_number("capset"), ctypes.addressof(_HEADER), ctypes.addressof(_NO_CAPABILITIES))
 
 
-def _checked(result: int, what: str) -> int:
+def _number(name: str) -> int:
+    if name not in _NUMBERS:
+        raise OSError(errno.ENOSYS, f"{name}: not known for this kind of processor")
+    return _NUMBERS[name]
+
+
+def _checked(result: int, what: object) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"system call {what}: {os.strerror(number)}")
     return result

@@ -50,6 +50,7 @@ class Ruleset:
         for path in writable:
             self._allow(path, self._handled & ~_EXECUTE & ~_DEVICES)
         self._allow("/dev/null", _READ_FILE | _WRITE_FILE)
+        self._fd = kernel.high(self._fd)
 
     def _allow(self, path: str, rights: int) -> None:
         try:

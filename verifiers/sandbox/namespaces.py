@@ -170,13 +170,16 @@ class Pen:
         self._inner = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
         os.close(ours[1])
         os.close(theirs[0])
-        self._said, self._ask = ours[0], theirs[1]
+        self._outer, self._inner = kernel.high(self._outer), kernel.high(self._inner)
+        self._said, self._ask = kernel.high(ours[0]), kernel.high(theirs[1])
         self.has_proc = self._answer() == b"p"
 
     def _keep(self, asked: int, answer: int) -> None:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.named("archon-keeper")
-        os.closerange(3, min(asked, answer))
+        low, high = sorted((asked, answer))
+        for first, end in ((3, low), (low + 1, high), (high + 1, 4096)):
+            os.closerange(first, end)
         os.write(answer, b"p" if _mount_proc() else b"n")
         kernel.drop_capabilities()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # no program may look into it

@@ -129,13 +129,17 @@ class Filter:
     def __init__(self) -> None:
         if kernel.ARCHITECTURE not in _AUDIT:
             raise Unsupported(errno.ENOSYS, "no list of system calls for this kind of processor")
-        code = _program(kernel.ARCHITECTURE, self._UNKNOWN)
-        self._count = len(code)
-        self._bytes = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+        program = _program(kernel.ARCHITECTURE, self._UNKNOWN)
+        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+        unknown = struct.pack("=I", self._UNKNOWN)
+        self._own = [8 * i + 4 for i in range(len(program)) if code[8 * i + 4 : 8 * i + 8] == unknown]
+        self._code = ctypes.create_string_buffer(code, len(code))
+        head = struct.pack("@HP", len(program), ctypes.addressof(self._code))
+        self._head = ctypes.create_string_buffer(head)
 
     def put_on(self) -> None:
         """Limit this process and its threads; there is no way back. It must have given up new privileges."""
-        own = self._bytes.replace(struct.pack("=I", self._UNKNOWN), struct.pack("=I", os.getpid()))
-        code = ctypes.create_string_buffer(own, len(own))
-        head = ctypes.create_string_buffer(struct.pack("@HP", self._count, ctypes.addressof(code)))
-        kernel.syscall(_SECCOMP[kernel.ARCHITECTURE], _SET_MODE_FILTER, 0, ctypes.addressof(head))
+        pid = os.getpid()
+        for place in self._own:
+            struct.pack_into("=I", self._code, place, pid)
+        kernel.syscall(_SECCOMP[kernel.ARCHITECTURE], _SET_MODE_FILTER, 0, ctypes.addressof(self._head))

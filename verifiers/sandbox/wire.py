@@ -23,8 +23,9 @@ _F64 = struct.Struct(">d")
 _C128 = struct.Struct(">dd")
 FRAME = struct.Struct(">IB")
 
-LOAD, LOADED, CALL, RETURNED, RAISED, VERDICT = range(1, 7)
-"""Kinds of frames: a program to load; it is loaded; a call; its value; its exception; a judge's verdict."""
+LOAD, LOADED, CALL, RETURNED, RAISED, VERDICT, SUITE, CHECK = range(1, 9)
+"""Kinds of frames: a program to load; it is loaded; a call; its value; its exception; a judge's verdict; the tests it
+judges by; a program for it to check."""
 
 _DEEPEST = 200
 _MANY = 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import select
@@ -94,14 +95,27 @@ class Channel:
         except (asyncio.IncompleteReadError, OSError):
             return None
 
+    def renew(self, most: int, seconds: float) -> None:
+        """From now on it may send so much, and has so much time."""
+        self._left = most
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    async def sent(self) -> None:
+        """Wait until everything is on its way. Raises OSError where the child is gone."""
+        self._writer.transport.set_write_buffer_limits(0)
+        await self._writer.drain()
+
     def close(self) -> None:
         """Let go of the socket."""
         self._writer.close()
 
-    async def let_go(self) -> None:
-        """Let go of the socket and wait until that is done."""
-        self._writer.close()
-        await self._writer.wait_closed()
+
+class Standing(Protocol):
+    """A child that is kept from one job to the next."""
+
+    def close(self) -> object:
+        """Let go of it."""
+        ...
 
 
 class File(Protocol):
@@ -133,6 +147,17 @@ async def connected(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.S
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
+async def opened(end: socket.socket, limits: Limits) -> Channel:
+    """Frames over a socket to a child with these limits."""
+    reader, writer = await connected(end)
+    return Channel(reader, writer, int(limits.output_mb * 2**20), limits.wall_seconds + LATE)
+
+
+@functools.lru_cache(maxsize=64)
+def _as_message(limits: Limits) -> dict[str, Any]:
+    return limits.model_dump()
+
+
 class Worker:
     """A zygote process. Use it for one job at a time."""
 
@@ -149,6 +174,9 @@ class Worker:
         self._inside: list[tuple[int, int]] = []
         """Descriptors and their events that tell when all inside has ended: the process outside ends after it,
         unless that is killed."""
+        self._forked = self._judge_number = 0
+        self.judge: Standing | None = None
+        """A judge that the next job may use."""
         self.busy = True
         """Whether it cannot take a job: not started, in the middle of one, or broken in one."""
 
@@ -214,38 +242,47 @@ class Worker:
         self._events, self._writer = await asyncio.open_connection(sock=ours)
         return await self._event(30.0)
 
-    async def fork(self, role: str, limits: Limits, ours: socket.socket, theirs: Sequence[File]) -> Channel:
-        """Fork a child that gets their sockets; frames over ours, the other end of the first."""
+    def launch(self, role: str, limits: Limits, theirs: Sequence[File]) -> None:
+        """Fork a child that gets these files. Raises ExecutionError where the zygote is gone."""
         assert self._control is not None
         self.busy = True
-        message = {"op": "fork", "role": role, "limits": limits.model_dump()}
+        self._forked += 1
+        if role == "judge":
+            self._judge_number = self._forked
+        message = {"op": "fork", "role": role, "id": self._forked, "limits": _as_message(limits)}
         try:
             data = json.dumps(message).encode() + b"\n"
             socket.send_fds(self._control, [data], [s.fileno() for s in theirs])
-            reader, writer = await connected(ours)
-        except BaseException as error:
-            ours.close()
-            if isinstance(error, OSError):
-                raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
-            raise
+        except OSError as error:
+            raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
         finally:
             for one in theirs:
                 one.close()
-        return Channel(reader, writer, int(limits.output_mb * 2**20), limits.wall_seconds + LATE)
+
+    async def fork(self, role: str, limits: Limits, ours: socket.socket, theirs: Sequence[File]) -> Channel:
+        """Fork a child that gets their sockets; frames over ours, the other end of the first."""
+        try:
+            self.launch(role, limits, theirs)
+            return await opened(ours, limits)
+        except BaseException:
+            ours.close()
+            raise
 
     async def exited(self, wall_seconds: float) -> Exit:
         """Wait for a child's end. Raises ExecutionError where the zygote itself is gone or silent."""
-        event = await self._event(wall_seconds + _GRACE)
-        if event.get("event") != "exit":
-            raise ExecutionError(f"the sandbox's interpreter said {event!r} instead of how a program ended")
-        return Exit(
-            event["role"], event["reason"], event["signal"], event["code"], event["cpu"], event["peak_mb"]
-        )
+        while True:
+            event = await self._event(wall_seconds + _GRACE)
+            if event.get("event") != "exit":
+                raise ExecutionError(
+                    f"the sandbox's interpreter said {event!r} instead of how a program ended"
+                )
+            if (exit := self._exit(event)) is not None:
+                return exit
 
     async def end(self) -> list[Exit]:
-        """End the job: kill what is left, and clean up; what ended only now."""
+        """End the job: kill what is left but the judge, and clean up; what ended only now."""
         assert self._writer is not None
-        self._writer.write(b'{"op":"end"}\n')
+        self._writer.write(b'{"op":"end","keep":%s}\n' % (b"true" if self.judge is not None else b"false"))
         exits: list[Exit] = []
         while True:
             event = await self._event(_GRACE)
@@ -254,16 +291,22 @@ class Worker:
                 return exits
             if event.get("event") != "exit":
                 raise ExecutionError(f"the sandbox's interpreter said {event!r}")
-            exits.append(
-                Exit(
-                    event["role"],
-                    event["reason"],
-                    event["signal"],
-                    event["code"],
-                    event["cpu"],
-                    event["peak_mb"],
-                )
-            )
+            if (exit := self._exit(event)) is not None:
+                exits.append(exit)
+
+    def _exit(self, event: dict[str, Any]) -> Exit | None:
+        """What became of a child; None of a judge that was dismissed before."""
+        if event["role"] == "judge":
+            if event["id"] != self._judge_number:
+                return None
+            self.dismiss()
+        return Exit(*(event[name] for name in Exit._fields))
+
+    def dismiss(self) -> None:
+        """Let go of the judge: the next program gets another one."""
+        judge, self.judge = self.judge, None
+        if judge is not None:
+            judge.close()
 
     async def _event(self, seconds: float) -> dict[str, Any]:
         assert self._events is not None
@@ -281,6 +324,7 @@ class Worker:
 
     async def close(self) -> None:
         """End the zygote and everything under it, in the middle of a job too, and wait until it has ended."""
+        self.dismiss()
         if self._writer is not None and self._control is not None:
             with contextlib.suppress(OSError):
                 self._inside.append((os.dup(self._control.fileno()), select.POLLHUP))

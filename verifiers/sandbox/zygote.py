@@ -6,7 +6,8 @@ over a control socket what to fork and passes the sockets along; it answers with
 the control socket closes (the parent ended, however it ended) it kills its children, removes the scratch
 folder and ends.
 
-One job at a time: one `candidate`, and for checking programs one `judge` beside it.
+One job at a time: one `candidate`, and for checking programs one `judge` beside it. A judge may be kept for the next
+job, which checks another program by the same tests.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - before anything else
+_register = os.register_at_fork
+os.register_at_fork = lambda **_: None
+"""What modules want to do after each fork (take stock of threads, of which there are none; draw a new seed) costs more
+than the fork. They are not asked to; so programs that draw at random draw the same in every run."""
 if TYPE_CHECKING:
-    from archon.verifiers.sandbox import child, jail
+    from archon.verifiers.sandbox import child, jail, kernel
 else:
     import child
     import jail
+    import kernel
 
 _TICK = 0.02
 
@@ -35,6 +41,7 @@ _TICK = 0.02
 def main() -> None:
     """Serve jobs until the control socket closes."""
     settings = json.loads(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # for its children
     sys.path.pop(0)
     sys.path.extend(settings["paths"])
     control = socket.socket(fileno=settings["control"])
@@ -44,23 +51,24 @@ def main() -> None:
     except jail.Unable as error:
         _tell(control, {"event": "unable", "layer": error.layer, "why": str(error)})
         return
+    control = socket.socket(fileno=kernel.high(control.detach()))
     child.warm_up(settings["preload"])
+    os.register_at_fork = _register
     gc.collect()
     gc.freeze()
     _tell(control, {"event": "ready", "missing": held.missing})
     buffer = b""
     job: Job | None = None
+    kept: dict[int, Child] = {}
     try:
         while True:
             message, buffer, fds = _receive(control, buffer, job)
-            if message is None:
-                continue
             if message["op"] == "fork":
                 if job is None:
-                    job = Job(control, held, message["limits"])
-                job.fork(message["role"], fds)
+                    job = Job(control, held, message["limits"], kept)
+                job.fork(message["role"], message["id"], fds)
             elif message["op"] == "end" and job is not None:
-                job.end()
+                kept = job.end(keep=message["keep"])
                 job = None
                 _tell(control, {"event": "clean"})
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -95,54 +103,67 @@ def _tell(control: socket.socket, message: dict[str, Any]) -> None:
         pass  # nobody listens any more; the next read will tell
 
 
+class Child(NamedTuple):
+    """A process that was forked."""
+
+    role: str
+    number: int
+    """The parent's, to know it by."""
+    fd: int
+    """Tells its end."""
+
+
 class Job:
     """The processes of one execution, and what they may use."""
 
-    def __init__(self, control: socket.socket, held: jail.Jail, limits: dict[str, float]) -> None:
+    def __init__(
+        self, control: socket.socket, held: jail.Jail, limits: dict[str, float], kept: dict[int, Child]
+    ) -> None:
         self._control = control
         self._jail = held
         self._limits = limits
         self._deadline = time.monotonic() + limits["wall_seconds"]
         held.open_folder(limits)
-        self.running: dict[int, str] = {}
-        """Roles by process number."""
-        self._watched: dict[int, int] = {}
-        """Process numbers by pidfd."""
+        self.running = kept
+        """Children by process number."""
 
-    def fork(self, role: str, fds: list[int]) -> None:
+    def fork(self, role: str, number: int, fds: list[int]) -> None:
         """Start a candidate (fds: its data socket), a script (that, its input, its output) or a judge (fds: to the
-        parent, to the candidate)."""
-        self._jail.births(role)
+        parent). There is one judge at most: another one takes the place of one that was kept."""
+        if role == "judge":
+            for pid in [pid for pid, child in self.running.items() if child.role == "judge"]:
+                self._reap(pid, "ended")
+        self._jail.ready(role, self._limits)
         pid = os.fork()
         if pid == 0:
             status = 70
             try:
-                self._jail.enter(fds, self._limits, role)
+                self._jail.enter(fds, role)
                 if role == "candidate":
                     child.be_candidate()
                 elif role == "script":
                     child.be_script()
                 else:
-                    child.be_judge(int(self._limits["output_mb"] * 2**20))
+                    child.be_judge()
                 status = 0
             finally:
                 os._exit(status)
         for fd in fds:
             os.close(fd)
-        self.running[pid] = role
-        self._watched[os.pidfd_open(pid)] = pid
+        self.running[pid] = Child(role, number, kernel.high(os.pidfd_open(pid)))
 
     def watch(self, control: socket.socket) -> None:
         """Wait for a message, an exit, or a broken limit, whichever comes first."""
         poller = select.poll()
         poller.register(control, select.POLLIN)
-        for fd in self._watched:
+        watched = {child.fd: pid for pid, child in self.running.items()}
+        for fd in watched:
             poller.register(fd, select.POLLIN)
         while True:
             now = time.monotonic()
             pause, reason = self._deadline - now, "wall"
-            for pid, role in self.running.items():
-                if role != "judge":
+            for pid, child in self.running.items():
+                if child.role != "judge":
                     left = self._limits["cpu_seconds"] - _cpu_of(pid)
                     if left < pause:
                         pause, reason = left, "cpu"
@@ -151,25 +172,25 @@ class Job:
                     self._reap(pid, reason)
                 return
             ready = {fd for fd, _ in poller.poll(max(1, int(min(pause + 0.001, 5.0) * 1000)))}
-            for fd in ready & self._watched.keys():
-                self._reap(self._watched[fd], "exit")
+            for fd in ready & watched.keys():
+                self._reap(watched[fd], "exit")
             if ready:
                 return
 
-    def end(self) -> None:
-        """Kill what is left, strays included, and clean up."""
-        for pid in tuple(self.running):
-            self._reap(pid, "ended")
+    def end(self, *, keep: bool = False) -> dict[int, Child]:
+        """Kill what is left, strays included, and clean up; the judge may be kept."""
+        for pid, child in tuple(self.running.items()):
+            if not (keep and child.role == "judge"):
+                self._reap(pid, "ended")
         self._jail.clear()
+        return self.running
 
     def _reap(self, pid: int, reason: str) -> None:
         """Kill a process (if it still lives), wait for it, report."""
         jail.kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
-        role = self.running.pop(pid)
-        for fd in [fd for fd, watched in self._watched.items() if watched == pid]:
-            os.close(fd)
-            del self._watched[fd]
+        role, number, fd = self.running.pop(pid)
+        os.close(fd)
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if reason == "exit" and killed_by == signal.SIGXCPU:
             reason = "cpu"
@@ -178,6 +199,7 @@ class Job:
             {
                 "event": "exit",
                 "role": role,
+                "id": number,
                 "reason": reason,
                 "signal": killed_by,
                 "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
