@@ -201,8 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not wanted:
         sys.exit(f"no hostile program's name holds {given.match!r}: --all without --match lists them")
     there, left_out = installed([c for c in CHECKERS if c.name in (given.checker or [c.name])])
+    if not there:
+        sys.exit("no checker is installed of those that were asked for")
     started = time.perf_counter()
-    if given.all and there:
+    if given.all:
         print(f"{'':<62}" + "".join(f"{name:>12}" for name in there))
     try:
         rows = measure(there, wanted, lambda row: print(line(row), flush=True) if given.all else None)

@@ -30,7 +30,8 @@ def f(path, pid, port):
 
 def _attacks(**bodies: str) -> dict[str, str]:
     return {
-        name.replace("_", " "): _C + "".join(f"    {line}\n" for line in body.strip().splitlines())
+        name.replace("_s_", "'s ").replace("_", " "): _C
+        + "".join(f"    {line}\n" for line in body.strip().splitlines())
         for name, body in bodies.items()
     }
 
@@ -258,7 +259,7 @@ CONTAINED = {"escape": ESCAPE, "exhaust": EXHAUST, "spy": SPY, "persist": PERSIS
 SEEN = {
     "escape": {
         "file": (
-            "write a file", "make a file", "remove a file", "move over a file", "change a file s mode",
+            "write a file", "make a file", "remove a file", "move over a file", "change a file's mode",
             "write through a link", "a shell", "a child that is a shell", "a file written by the library",
             "a file removed by the library", "a shell of the library", "the output of another",
         ),

@@ -259,7 +259,7 @@ class _Ground:
         os.set_blocking(reading, False)
         with contextlib.suppress(BlockingIOError):
             text = os.read(reading, 65536)
-        said = _said(text, token)
+        said = _said(text, token, checker.pid)
         verdict, seconds, detail = said or ("ended" if _gone(checker.pid) else "hung", 0.0, "")
         if said is None and _gone(checker.pid):
             detail = "who checks was ended"
@@ -306,7 +306,7 @@ class _Ground:
         except Exception as error:
             verdict, detail = "ended", f"{type(error).__name__}: {error}"[:200]
         took = time.monotonic() - started
-        os.write(answer, f"{token}{json.dumps([verdict, took, detail])}\n".encode())
+        os.write(answer, f"{token}{json.dumps([os.getpid(), verdict, took, detail])}\n".encode())
 
     # --- what there is to see ----------------------------------------------------------------------------
 
@@ -369,11 +369,13 @@ class _Ground:
         return (str(stopped), fields["TracerPid"], nice, limits)
 
 
-def _said(text: bytes, token: str) -> tuple[str, float, str] | None:
+def _said(text: bytes, token: str, checker: int) -> tuple[str, float, str] | None:
+    """What the process that checks said; a child that goes on as if it were that one says nothing."""
     for line in text.decode(errors="replace").splitlines():
         if line.startswith(token):
-            verdict, seconds, detail = json.loads(line[len(token) :])
-            return verdict, seconds, detail
+            pid, verdict, seconds, detail = json.loads(line[len(token) :])
+            if pid == checker:
+                return verdict, seconds, detail
     return None
 
 
