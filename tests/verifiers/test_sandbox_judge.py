@@ -1,4 +1,4 @@
-"""A judge checks many programs by one suite, and none of them notices the others."""
+"""A judge checks many programs, and none of them notices the others."""
 
 from __future__ import annotations
 
@@ -54,17 +54,40 @@ async def test_one_judge_checks_program_after_program(scratch: Path) -> None:
     assert not members(scratch)
 
 
-async def test_other_tests_other_limits_and_data_do_not_share_it(scratch: Path) -> None:
+async def test_it_judges_by_many_suites_each_by_its_own(scratch: Path) -> None:
+    suites = [Suite(check=f"def check(c):\n    assert c(5) == {n}\n") for n in range(12)]
     async with opened() as sandbox:
-        await status(sandbox, RIGHT)
+        seen = set()
+        for turn in range(3):
+            for n, suite in enumerate(suites):
+                for answer in (n, n + 1):
+                    found = await status(sandbox, f"def f(x): return {answer}", suite)
+                    assert found == ("passed" if answer == n else "wrong"), (turn, n)
+            seen |= judges(scratch)
+        assert len(seen) == 1
+
+
+async def test_data_needs_none_and_other_room_another(scratch: Path) -> None:
+    async with opened() as sandbox:
+        assert await status(sandbox, RIGHT, CASES) == "passed"
+        assert not judges(scratch)
+        assert await status(sandbox, RIGHT) == "passed"
         first = judges(scratch)
         assert await status(sandbox, RIGHT, CASES) == "passed"
-        assert judges(scratch) == first, "who answers cases needs no judge"
         assert await status(sandbox, RIGHT, CHECK, Limits(cpu_seconds=9, wall_seconds=60)) == "passed"
-        second = judges(scratch)
-        assert await status(sandbox, RIGHT, Suite(check="def check(c):\n    assert c(5) == 6\n")) == "passed"
-        assert len({*first, *second, *judges(scratch)}) == 3
-        assert len(judges(scratch)) == 1
+        assert judges(scratch) == first
+        assert await status(sandbox, RIGHT, CHECK, Limits(memory_mb=300)) == "passed"
+        assert len(judges(scratch) - first) == 1
+
+
+async def test_after_tests_that_may_leave_something_it_goes(scratch: Path) -> None:
+    async with opened() as sandbox:
+        await status(sandbox, RIGHT)
+        assert (
+            await status(sandbox, RIGHT, Suite(check="import sys\ndef check(c):\n    assert c(1) == 2"))
+            == "passed"
+        )
+        assert not judges(scratch)
 
 
 async def test_where_programs_could_reach_it_none_is_kept(scratch: Path) -> None:

@@ -3,7 +3,7 @@
 The candidate reads a program and then calls from its socket, and answers each with a value or an
 exception, as data. It knows no expected value. The judge runs the benchmark's own checking program in a
 process of its own; the function it checks is a stand-in that asks the candidate's process. One judge checks many
-programs by the same tests, each by a new run of them, until anything happens that is not plainly a verdict. Loaded by
+programs, each by a new run of its tests, until anything happens that is not plainly a verdict. Loaded by
 the isolated interpreters: standard library only.
 """
 
@@ -34,6 +34,7 @@ _COMMON = (
     "decimal enum fractions functools hashlib heapq inspect itertools json math numbers operator os "
     "pprint queue random re statistics string struct sys textwrap threading time traceback typing unicodedata"
 ).split()
+_TIDIED_EVERY = 16
 _MOST_IN = 2**31
 """What comes from our own side is as large as the benchmark makes it."""
 
@@ -118,28 +119,33 @@ def _run_whole(source: str) -> None:
 
 
 def be_judge() -> None:
-    """Check programs by the suite that comes first by descriptor 3, each behind a socket that comes there too."""
+    """Check programs by suites. Both come by descriptor 3, each after a byte; a program's brings its socket along."""
     receive, send = _channel(3)
-    kind, body = receive()
-    if kind != wire.SUITE:
-        return
-    suite = _Suite(*wire.decode(body))
     link = socket.socket(fileno=3)
+    suites: dict[int, _Suite] = {}
+    count = 0
     while True:
-        _, fds, _, _ = socket.recv_fds(link, 1, 1)
-        if not fds:
+        announced, fds, _, _ = socket.recv_fds(link, 1, 1)
+        if not announced:
             return
         kind, body = receive()
-        if kind != wire.CHECK:
+        if kind == wire.SUITE:
+            place, *parts = wire.decode(body)
+            suites[place] = _Suite(*parts)
+            continue
+        if kind != wire.CHECK or not fds:
             return
-        checked = _Checked(fds[0], *wire.decode(body))
-        status, detail = suite.verdict(checked)
+        place, *parts = wire.decode(body)
+        checked = _Checked(fds[0], *parts)
+        status, detail = suites[place].verdict(checked)
         os.close(fds[0])
         plain = checked.plain and threading.active_count() == 1
         send(wire.VERDICT, wire.encode((status, detail, plain)))
         if not plain:
             return
-        gc.collect()  # what a check leaves behind shall not add up
+        count += 1
+        if count % _TIDIED_EVERY == 0:
+            gc.collect()  # what checks leave behind shall not add up
 
 
 class _Suite:

@@ -29,7 +29,6 @@ from archon.execution import (
 from archon.problem import Case
 from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
-from archon.verifiers.sandbox.judge import knows
 from archon.verifiers.sandbox.layers import CHOICE, Isolation, Layer, layers, refusal, unguarded
 from archon.verifiers.sandbox.output import differs
 from archon.verifiers.sandbox.running import LARGE, Running, described, explained, raised
@@ -55,7 +54,8 @@ class _Target(NamedTuple):
 
 
 class Sandbox:
-    """Runs programs in forked, limited, isolated processes; as many at once as there are cores.
+    """Runs programs in forked, limited, isolated processes; one more at once than there are cores, as each is waited
+    for now and then.
 
     `isolation` is `strict` unless it, or ARCHON_SANDBOX in the environment, says `weak` (layers.py). `without`
     names layers to do without, as if the kernel refused them.
@@ -69,7 +69,7 @@ class Sandbox:
         without: Sequence[str] = (),
     ) -> None:
         self._isolation = isolation or _asked_for()
-        self._size = workers or len(os.sched_getaffinity(0))
+        self._size = workers or len(os.sched_getaffinity(0)) + 1
         self._idle: dict[tuple[tuple[str, ...], bool], list[Worker]] = {}
         self._slots: asyncio.Semaphore | None = None
         self._suites: dict[str, asyncio.Future[tuple[bytes, list[_Target]]]] = {}
@@ -181,7 +181,7 @@ class Sandbox:
     async def _checked(
         self, program: Program, suite: Suite, limits: Limits, *, first: bool = False
     ) -> TestReport | None:
-        async with self._running(program, limits, suite) as running:
+        async with self._running(program, limits) as running:
             result = await running.judged(suite, first=first)
         if result is None:
             return None
@@ -208,10 +208,8 @@ class Sandbox:
     # --- processes ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _running(
-        self, program: Program, limits: Limits, suite: Suite | None = None
-    ) -> AsyncIterator[Running]:
-        async with self._worker(program.preload, program.packages, suite) as worker:
+    async def _running(self, program: Program, limits: Limits) -> AsyncIterator[Running]:
+        async with self._worker(program.preload, program.packages) as worker:
             running = Running(worker, program, limits)
             try:
                 yield running
@@ -219,18 +217,14 @@ class Sandbox:
                 await running.end(complete=True)
 
     @asynccontextmanager
-    async def _worker(
-        self, preload: tuple[str, ...], packages: bool, suite: Suite | None = None
-    ) -> AsyncIterator[Worker]:
-        """A zygote to oneself: an idle one (one whose judge knows the suite, if there is one), or a new one. One that
-        failed is not used again."""
+    async def _worker(self, preload: tuple[str, ...], packages: bool) -> AsyncIterator[Worker]:
+        """A zygote to oneself: an idle one, or a new one. One that failed is not used again."""
         if self._slots is None:
             self._slots = asyncio.Semaphore(self._size)
         async with self._slots:
             self._still_open()
             idle = self._idle.setdefault((preload, packages), [])
-            place = next((i for i, w in enumerate(idle) if suite is not None and knows(w, suite)), -1)
-            worker = idle.pop(place) if idle else Worker(preload, packages, self._missing)
+            worker = idle.pop() if idle else Worker(preload, packages, self._missing)
             try:
                 if worker.busy:
                     await worker.start()

@@ -1,8 +1,9 @@
-"""A judge, seen from outside: it checks one candidate after the other by one suite's checking program.
+"""A judge, seen from outside: it checks one candidate after the other, each by its suite's checking program.
 
 The candidate's socket is handed to it with each program, so nothing of the candidate's comes here but the verdict.
 What a judge may have kept from earlier programs decides nothing: any end of a check that is not plainly a verdict
-ends the judge, and another one looks again (executor.py).
+ends the judge, and another one looks again (running.py). It is kept only after tests that leave nothing behind
+(tidy.py), and only where no program can reach it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from archon.execution import Limits, Program, Suite
 from archon.verifiers.sandbox import wire
 from archon.verifiers.sandbox.worker import LATE, Channel, Worker
 
+_MOST_SUITES = 8
 _SAID = frozenset(("passed", "wrong", "failed", "violation", "raised", "lost"))
 
 
@@ -30,33 +32,50 @@ class Verdict(NamedTuple):
 class Judge:
     """A judge's process."""
 
-    def __init__(self, suite: Suite, limits: Limits, link: socket.socket, channel: Channel) -> None:
-        self.suite = suite.digest
-        self._limits = limits
+    def __init__(self, limits: Limits, link: socket.socket, channel: Channel) -> None:
+        self._room = (limits.memory_mb, limits.output_mb)
         self._link = link
         self._channel = channel
+        self._suites: list[str] = []
+        """Digests of what it judges by, by place."""
+        self._given = 0
         self.checked = 0
         """Candidates so far."""
 
-    def serves(self, suite: Suite, limits: Limits) -> bool:
-        """Whether it judges by this suite, within these limits."""
-        return self.suite == suite.digest and self._limits == limits
+    def has_room(self, limits: Limits) -> bool:
+        """Whether it has the memory that these limits say, no less and no more."""
+        return self._room == (limits.memory_mb, limits.output_mb)
 
-    async def check(self, candidate: socket.socket, program: Program, limits: Limits) -> Verdict | None:
+    async def check(
+        self, candidate: socket.socket, program: Program, suite: Suite, limits: Limits
+    ) -> Verdict | None:
         """Judge the candidate behind a socket; None where the judge is gone."""
         self.checked += 1
         most = int(limits.output_mb * 2**20)
         self._channel.renew(most, limits.wall_seconds + LATE)
         try:
+            place = self._place(suite)
             await self._channel.sent()
             socket.send_fds(self._link, [b"c"], [candidate.fileno()])
         except OSError:
             return None
         finally:
             candidate.close()
-        self._channel.send(wire.frame(wire.CHECK, wire.encode((program.source, program.entry_point, most))))
+        body = wire.encode((place, program.source, program.entry_point, most))
+        self._channel.send(wire.frame(wire.CHECK, body))
         answer = await self._channel.receive()
         return _verdict(answer[1]) if answer is not None and answer[0] == wire.VERDICT else None
+
+    def _place(self, suite: Suite) -> int:
+        """Where it keeps the suite, which it is given if it has not got it."""
+        if suite.digest in self._suites:
+            return self._suites.index(suite.digest)
+        place = self._given % _MOST_SUITES
+        self._given += 1
+        self._suites[place : place + 1] = [suite.digest]
+        body = wire.encode((place, suite.namespace, suite.check or "", tuple(suite.names)))
+        self._channel.send(b"s" + wire.frame(wire.SUITE, body))
+        return place
 
     def close(self) -> None:
         """Let it go."""
@@ -72,20 +91,12 @@ def _verdict(body: bytes) -> Verdict | None:
     return Verdict(status, detail, plain) if known and status in _SAID else None
 
 
-async def appointed(worker: Worker, suite: Suite, limits: Limits) -> Judge:
-    """The worker's judge for a suite: the one that is there, or a new one in its place."""
+async def appointed(worker: Worker, limits: Limits) -> Judge:
+    """The worker's judge: the one that is there, or a new one in its place."""
     judge = worker.judge
-    if isinstance(judge, Judge) and judge.serves(suite, limits):
+    if isinstance(judge, Judge) and judge.has_room(limits):
         return judge
     worker.dismiss()
     ours, theirs = socket.socketpair()
-    channel = await worker.fork("judge", limits, ours, [theirs])
-    body = wire.encode((suite.namespace, suite.check or "", tuple(suite.names)))
-    channel.send(wire.frame(wire.SUITE, body))
-    worker.judge = judge = Judge(suite, limits, ours, channel)
+    worker.judge = judge = Judge(limits, ours, await worker.fork("judge", limits, ours, [theirs]))
     return judge
-
-
-def knows(worker: Worker, suite: Suite) -> bool:
-    """Whether the worker's judge judges by this suite."""
-    return isinstance(worker.judge, Judge) and worker.judge.suite == suite.digest

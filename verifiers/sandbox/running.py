@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import socket
@@ -69,12 +68,12 @@ class Running:
         with contextlib.closing(ours):
             try:
                 self._worker.launch("candidate", self._limits, [theirs])
-                judge = await appointed(self._worker, suite, self._limits)
-                verdict = await judge.check(ours, self._program, self._limits)
+                judge = await appointed(self._worker, self._limits)
+                verdict = await judge.check(ours, self._program, suite, self._limits)
             except BaseException:
                 self._worker.dismiss()  # it is in the middle of something
                 raise
-        if verdict is None or not verdict.plain or not await self._may_stay(suite):
+        if verdict is None or not verdict.plain or not self._may_stay(suite):
             self._worker.dismiss()
         decided = verdict is not None and verdict.status != "lost"
         ending = await self.end(complete=decided)
@@ -123,11 +122,11 @@ class Running:
             return Ending("violation", f"its answers ended the checking process (signal {judge.signal})")
         return explained(candidate, self._limits)
 
-    async def _may_stay(self, suite: Suite) -> bool:
+    def _may_stay(self, suite: Suite) -> bool:
         """Whether a judge of this suite can judge more programs: no program can reach it, nor its own tests harm it."""
         if "namespaces" in self._worker.missing:
             return False
-        return await asyncio.to_thread(tidy, suite.namespace, suite.check or "")
+        return tidy(suite.namespace, suite.check or "")
 
     def _ran_out(self) -> bool:
         """Whether its time is what ended it."""
