@@ -37,8 +37,8 @@ all tests together)."""
 class SuiteGrader:
     """Grades programs by one hidden suite per problem; every test must pass.
 
-    Where a problem has a reference program, its CPU time on this machine says how much the others get, at
-    least that of `limits`.
+    Where a problem has a reference program, its CPU time on this machine says how much the others get; where it has
+    none, `limits` does.
     """
 
     def __init__(
@@ -58,8 +58,7 @@ class SuiteGrader:
         reference = self._references.get(problem.id)
         if reference is not None:
             report = await session.test(reference, suite, _PATIENT)
-            cpu = max(limits.cpu_seconds, _rounded_up(_LEAST + _FACTOR * report.cpu_seconds))
-            limits = limits.model_copy(update={"cpu_seconds": cpu, "wall_seconds": 5 * cpu + 5})
+            limits = calibrated(limits, report.cpu_seconds)
         return await graded(problem, texts, suite, limits, session)
 
 
@@ -149,6 +148,12 @@ async def reference_values(
 def _truth(report: TestReport) -> Truth:
     detail = next((t.detail for t in report.tests if t.status not in ("passed", "skipped")), "")
     return Truth(_STATUS[report.status], detail)
+
+
+def calibrated(limits: Limits, seconds: float) -> Limits:
+    """What programs get whose reference takes so much CPU time here."""
+    cpu = _rounded_up(_LEAST + _FACTOR * seconds)
+    return limits.model_copy(update={"cpu_seconds": cpu, "wall_seconds": 5 * cpu + 10})
 
 
 def _rounded_up(seconds: float) -> float:

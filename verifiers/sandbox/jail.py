@@ -1,6 +1,6 @@
 """What a forked process gives up before it runs a program.
 
-Always: its parent's descriptors, environment, session and terminal, the right to gain privileges, and any use of
+Always: its parent's descriptors, environment and terminal, the right to gain privileges, and any use of
 CPU, memory, files and descriptors beyond its limits; it dies with the zygote. Where the kernel allows: everything
 in namespaces.py, landlock.py and seccomp.py. Each layer is tried, never assumed, and `Jail.missing` says why one
 is not there. Loaded by the isolated interpreters: standard library only.
@@ -45,6 +45,9 @@ class Jail:
         self._rules: landlock.Ruleset | None = None
         self._filter: seccomp.Filter | None = None
         self._capped: dict[int, int] = {}
+        self._mounted = 0
+        """How large the folder's file system is, where there is one."""
+        self._untouched: tuple[object, ...] = ()
         paths = settings["readable"]
         become_subreaper()
         if "namespaces" not in self.missing:
@@ -87,9 +90,28 @@ class Jail:
             os.mkdir(self.folder, 0o700)  # noqa: PTH102
             return
         size = int(limits["output_mb"] * 2**20) + 2**20
+        if self._mounted == size:
+            return
+        self._unmount()
         kernel.mount(
-            "tmpfs", self.folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV,
+            "tmpfs", self.folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOATIME,
             f"mode=700,size={size},nr_inodes={_MOST_FILES}",
+        )  # fmt: skip
+        os.utime(self.folder, ns=(0, 0))
+        self._mounted, self._untouched = size, self._state()
+
+    def _unmount(self) -> None:
+        if self._mounted:
+            kernel.unmount(self.folder)
+            self._mounted = 0
+
+    def _state(self) -> tuple[object, ...]:
+        """Everything that a program can change about an empty folder, and what is in it."""
+        folder = os.stat(self.folder)  # noqa: PTH116
+        return (
+            folder.st_mode, folder.st_uid, folder.st_gid, folder.st_nlink, folder.st_size,
+            folder.st_atime_ns, folder.st_mtime_ns, folder.st_ctime_ns,
+            os.listxattr(self.folder), os.listdir(self.folder),  # noqa: PTH208
         )  # fmt: skip
 
     def ready(self, role: str, limits: dict[str, float]) -> None:
@@ -112,7 +134,10 @@ class Jail:
             remove(self.folder)
             return
         self._pen.clear()
-        kernel.unmount(self.folder)
+        if (
+            self._state() != self._untouched
+        ):  # most programs leave no trace, and making it anew costs more than they
+            self._unmount()
 
     def close(self, scratch: str) -> None:
         """Leave nothing."""
@@ -126,7 +151,7 @@ class Jail:
             moved = [os.dup2(fd, 200 + i) for i, fd in enumerate(fds)]
             for fd, place in zip(moved, wanted, strict=True):
                 os.dup2(fd, place)
-        os.setsid()
+        os.setpgid(0, 0)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.named(f"archon-{role}")
@@ -200,7 +225,7 @@ def leave_network() -> str:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process and its session."""
+    """Kill a process and its group."""
     for kill, target in ((os.killpg, pid), (os.kill, pid)):
         try:
             kill(target, signal.SIGKILL)

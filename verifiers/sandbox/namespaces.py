@@ -171,6 +171,7 @@ class Pen:
         os.close(ours[1])
         os.close(theirs[0])
         self._outer, self._inner = kernel.high(self._outer), kernel.high(self._inner)
+        self._born_inside = True
         self._said, self._ask = kernel.high(ours[0]), kernel.high(theirs[1])
         self.has_proc = self._answer() == b"p"
 
@@ -200,7 +201,9 @@ class Pen:
 
     def births(self, inside: bool) -> None:
         """Where the next process we fork is born: in the pen, or beside us."""
-        kernel.setns(self._inner if inside else self._outer, kernel.NEWPID)
+        if inside != self._born_inside:
+            kernel.setns(self._inner if inside else self._outer, kernel.NEWPID)
+            self._born_inside = inside
 
     def clear(self) -> None:
         """End whatever a program left behind."""

@@ -38,7 +38,7 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429),
     "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "mount_setattr": (442, 442), "open_tree_attr": (467, 467), "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
+    "open_by_handle_at": (304, 265), "file_setattr": (469, 469),
     # what outlives a process, or counts as nobody's memory
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189),
@@ -68,8 +68,10 @@ _SOCKETS: dict[str, tuple[int, int | None]] = {"socket": (41, 198), "socketpair"
 _AF_UNIX, _CLONE_THREAD = 1, 0x00010000
 _FCNTL, _OWNERS = (72, 25), (8, 10, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: letters to others in the kernel's hand."""
-_IOCTL, _IOCTL_OWNERS = (16, 29), (0x8901, 0x8902, 0x5412, 0x541C)
-"""FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX."""
+_IOCTL = (16, 29)
+_IOCTLS = (0x8901, 0x8902, 0x5412, 0x541C, 0x40086602, 0x40046602, 0x401C5820)
+"""FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX; FS_IOC_SETFLAGS, its 32-bit form, and FS_IOC_FSSETXATTR: marks on a folder
+that nothing else shows."""
 
 _LD_W_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
@@ -105,7 +107,7 @@ def _program(architecture: str, pid: int) -> list[Instruction]:
     for numbers in _SOCKETS.values():
         local: list[Instruction] = [(_LD_W_ABS, 0, 0, _ARG0), (_JEQ, 1, 0, _AF_UNIX)]
         block(numbers[place] or 0, [*local, (_RET, 0, 0, _EPERM), (_RET, 0, 0, _ALLOW)])
-    for call, arguments in ((_FCNTL, _OWNERS), (_IOCTL, _IOCTL_OWNERS)):
+    for call, arguments in ((_FCNTL, _OWNERS), (_IOCTL, _IOCTLS)):
         left = len(arguments)
         tests: list[Instruction] = [(_LD_W_ABS, 0, 0, _ARG1)]
         tests += [(_JEQ, left - i, 0, value) for i, value in enumerate(arguments)]
