@@ -134,9 +134,7 @@ class Jail:
             remove(self.folder)
             return
         self._pen.clear()
-        if (
-            self._state() != self._untouched
-        ):  # most programs leave no trace, and making it anew costs more than they
+        if self._state() != self._untouched:  # most leave no trace, and making it anew costs more than they
             self._unmount()
 
     def close(self, scratch: str) -> None:
