@@ -56,7 +56,7 @@ def zygotes(folder: Path) -> set[int]:
     return {pid for pid in alive if _parent(pid) not in alive}
 
 
-_STANDING = {"archon-zygote", "archon-keeper", "archon-judge"}
+_STANDING = {"archon-zygote", "archon-keeper", "archon-judge", "archon-commons"}
 
 
 def members(folder: Path) -> set[int]:

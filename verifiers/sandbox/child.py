@@ -16,6 +16,7 @@ import importlib
 import io
 import os
 import random
+import resource
 import socket
 import sys
 import threading
@@ -25,8 +26,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archon.verifiers.sandbox import wire
+    from archon.verifiers.sandbox import plain, wire
 else:
+    import plain
     import wire
 
 _COMMON = (
@@ -35,6 +37,8 @@ _COMMON = (
     "pprint queue random re statistics string struct sys textwrap threading time traceback typing unicodedata"
 ).split()
 _TIDIED_EVERY = 16
+_ROOMY = 128.0
+"""Megabytes up to which the commons stay open."""
 _MOST_IN = 2**31
 """What comes from our own side is as large as the benchmark makes it."""
 
@@ -82,19 +86,75 @@ def be_candidate() -> None:
         send(wire.RAISED, _describe(error))
         return
     send(wire.LOADED, b"")
+    try:
+        while True:
+            _answer(function, receive, send)
+    except EOFError:
+        return
+
+
+def _answer(function: Any, receive: Any, send: Any) -> BaseException | None:
+    """One call; the exception it ended with. Raises EOFError where there is none."""
+    kind, body = receive()
+    if kind != wire.CALL:
+        raise EOFError
+    args, kwargs = wire.decode(body)
+    started = time.process_time()
+    try:
+        value = wire.encode(function(*args, **kwargs))
+    except BaseException as error:
+        send(wire.RAISED, _describe(error))
+        return error
+    spent = time.process_time() - started
+    send(wire.RETURNED, wire.encode(spent) + value)
+    return None
+
+
+def be_commons() -> None:
+    """Run plain programs, one after the other, each behind a socket that comes by descriptor 3 after a byte. Says what
+    each has used, and whether another one should follow."""
+    _, send = _channel(3)
+    link = socket.socket(fileno=3)
     while True:
-        kind, body = receive()
-        if kind != wire.CALL:
+        announced, fds, _, _ = socket.recv_fds(link, 1, 1)
+        if not announced or not fds:
             return
-        args, kwargs = wire.decode(body)
+        random.seed(0)  # noqa: TID251 - as a process of its own has it
         started = time.process_time()
+        well = _visit(fds[0])
+        os.close(fds[0])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        well = well and peak < _ROOMY and threading.active_count() == 1
+        send(wire.LEFT, wire.encode((time.process_time() - started, peak, well)))
+        if not well:
+            return
+        gc.collect(1)
+
+
+def _visit(fd: int) -> bool:
+    """One program in the commons, until its socket closes; whether all went well."""
+    receive, send = _channel(fd)
+    well = True
+    try:
+        kind, body = receive()
+        if kind != wire.LOAD:
+            return True
+        source, entry_point = wire.decode(body)
         try:
-            value = wire.encode(function(*args, **kwargs))
+            tree = plain.plain(source)
+            if tree is None:
+                send(wire.APART, b"")
+                return True
+            function = _run(compile(tree, "<solution>", "exec", dont_inherit=True))[entry_point]
         except BaseException as error:
             send(wire.RAISED, _describe(error))
-            continue
-        spent = time.process_time() - started
-        send(wire.RETURNED, wire.encode(spent) + value)
+            return not isinstance(error, _UNWELL)
+        send(wire.LOADED, b"")
+        while well:
+            well = not isinstance(_answer(function, receive, send), _UNWELL)
+    except (EOFError, CandidateFailed):
+        pass
+    return well
 
 
 def be_script() -> None:
@@ -220,6 +280,8 @@ class _Checked:
             kind, body = self._ask(wire.LOAD, self._program)
         except CandidateFailed:
             return self.lost, self.why
+        if kind == wire.APART:
+            return "apart", ""
         return None if kind == wire.LOADED else ("raised", body)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -254,6 +316,19 @@ class _Checked:
 
 class CandidateFailed(BaseException):  # not for a check to catch
     """The candidate's process cannot answer."""
+
+
+_UNWELL = (
+    MemoryError,
+    OSError,
+    RecursionError,
+    SystemError,
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    ImportError,
+)
+"""Ends of a plain program that may have to do with who else was there."""
 
 
 class Overrun(Exception):

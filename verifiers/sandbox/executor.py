@@ -31,7 +31,7 @@ from archon.verifiers.compare import matches, shown
 from archon.verifiers.sandbox import wire
 from archon.verifiers.sandbox.layers import CHOICE, Isolation, Layer, layers, refusal, unguarded
 from archon.verifiers.sandbox.output import differs
-from archon.verifiers.sandbox.running import LARGE, Running, described, explained, raised
+from archon.verifiers.sandbox.running import LARGE, Running, described, explained, raised, reachable
 from archon.verifiers.sandbox.whole import Run, run_whole
 from archon.verifiers.sandbox.worker import CannotStart, Worker
 
@@ -58,7 +58,8 @@ class Sandbox:
     for now and then.
 
     `isolation` is `strict` unless it, or ARCHON_SANDBOX in the environment, says `weak` (layers.py). `without`
-    names layers to do without, as if the kernel refused them.
+    names layers to do without, as if the kernel refused them. `together`: whether programs that only compute with
+    values (plain.py) may share a process, one after the other.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Sandbox:
         *,
         isolation: Isolation | None = None,
         without: Sequence[str] = (),
+        together: bool = True,
     ) -> None:
         self._isolation = isolation or _asked_for()
         self._size = workers or len(os.sched_getaffinity(0)) + 1
@@ -76,6 +78,7 @@ class Sandbox:
         self._closed = False
         self._busy: set[Worker] = set()
         self._missing = dict.fromkeys(without, "not used, as asked")
+        self._together = together
 
     async def test(
         self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = False
@@ -85,7 +88,7 @@ class Sandbox:
         try:
             if suite.cases:
                 reports.append(
-                    await self._retried(self._cases, program, suite, limits, stop_at_first_failure)
+                    await self._somehow(self._cases, program, suite, limits, stop_at_first_failure)
                 )
             if suite.exchanges and not (
                 stop_at_first_failure and _first_failure([r.status for r in reports]) != "passed"
@@ -96,7 +99,7 @@ class Sandbox:
             if suite.check is not None and not (
                 stop_at_first_failure and _first_failure([r.status for r in reports]) != "passed"
             ):
-                reports.append(await self._retried(self._check, program, suite, limits))
+                reports.append(await self._somehow(self._check, program, suite, limits))
         except CannotStart:
             raise
         except ExecutionError as error:
@@ -114,7 +117,7 @@ class Sandbox:
 
     async def evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> Sequence[Returned]:
         """Call a program's function with each of the arguments, in one process, in order."""
-        results: Sequence[Returned] = await self._retried(self._evaluate, program, calls, limits)
+        results: Sequence[Returned] = await self._somehow(self._evaluate, program, calls, limits)
         return results
 
     async def close(self) -> None:
@@ -131,11 +134,18 @@ class Sandbox:
 
     # --- the ways to run a program -------------------------------------------------------------------
 
-    async def _cases(self, program: Program, suite: Suite, limits: Limits, stop: bool) -> TestReport:
+    async def _somehow(self, way: Any, program: Program, *args: Any) -> Any:
+        """Together with other programs where that is possible, else alone."""
+        found = await self._retried(way, program, *args, True) if self._together else None
+        return found if found is not None else await self._retried(way, program, *args, False)
+
+    async def _cases(
+        self, program: Program, suite: Suite, limits: Limits, stop: bool, together: bool
+    ) -> TestReport | None:
         calls, targets = await self._prepare(suite)
         results: list[TestResult] = []
         decided = False
-        async with self._running(program, limits) as running:
+        async with self._running(program, limits, together) as running:
             problem = await running.load()
             if problem is None:
                 running.channel.send(calls)
@@ -147,7 +157,10 @@ class Sandbox:
                     decided = stop and results[-1].status != "passed"
                     if decided:
                         break
-            ending = await running.end(complete=decided or len(results) == len(suite.cases))
+            done = problem is not None or len(results) == len(suite.cases)
+            ending = await running.end(complete=done or decided, early=decided)
+        if running.apart:
+            return None
         if problem is not None:
             results = [problem]
         elif ending is not None:
@@ -170,26 +183,24 @@ class Sandbox:
         skipped = [TestResult("skipped")] * (len(suite.exchanges) - len(results))
         return TestReport(first, (*results, *skipped), cpu, peak)
 
-    async def _check(self, program: Program, suite: Suite, limits: Limits) -> TestReport:
-        """By a judge that may have checked others before, where that decides nothing; else by one of its own."""
-        report = await self._checked(program, suite, limits)
-        if report is None:
-            report = await self._checked(program, suite, limits, first=True)
-        assert report is not None
-        return report
-
-    async def _checked(
-        self, program: Program, suite: Suite, limits: Limits, *, first: bool = False
+    async def _check(
+        self, program: Program, suite: Suite, limits: Limits, together: bool
     ) -> TestReport | None:
-        async with self._running(program, limits) as running:
-            result = await running.judged(suite, first=first)
-        if result is None:
-            return None
-        return TestReport(result.status, (result,), running.cpu, running.peak_mb)
+        """By a judge that may have checked others before, where that decides nothing; else by one of its own."""
+        for first in (False, True):
+            async with self._running(program, limits, together) as running:
+                result = await running.judged(suite, first=first)
+            if running.apart:
+                return None
+            if result is not None:
+                return TestReport(result.status, (result,), running.cpu, running.peak_mb)
+        raise AssertionError("a judge's first verdict counts")
 
-    async def _evaluate(self, program: Program, calls: Sequence[Call], limits: Limits) -> list[Returned]:
+    async def _evaluate(
+        self, program: Program, calls: Sequence[Call], limits: Limits, together: bool
+    ) -> list[Returned] | None:
         results: list[Returned] = []
-        async with self._running(program, limits) as running:
+        async with self._running(program, limits, together) as running:
             problem = await running.load()
             if problem is None:
                 running.channel.send(b"".join(_call(c.args, c.kwargs) for c in calls))
@@ -198,7 +209,9 @@ class Sandbox:
                     if answer is None:
                         break
                     results.append(await _apart(len(answer[1]), _returned, answer))
-            ending = await running.end(complete=len(results) == len(calls))
+            ending = await running.end(complete=problem is not None or len(results) == len(calls))
+        if running.apart:
+            return None
         if problem is not None:
             return [Returned(_without_value(problem.status), detail=problem.detail)] * len(calls)
         if ending is not None and len(results) < len(calls):
@@ -208,13 +221,13 @@ class Sandbox:
     # --- processes ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _running(self, program: Program, limits: Limits) -> AsyncIterator[Running]:
+    async def _running(self, program: Program, limits: Limits, together: bool) -> AsyncIterator[Running]:
         async with self._worker(program.preload, program.packages) as worker:
-            running = Running(worker, program, limits)
+            running = Running(worker, program, limits, together=together and not reachable(worker))
             try:
                 yield running
             finally:
-                await running.end(complete=True)
+                await running.end(complete=True, early=True)
 
     @asynccontextmanager
     async def _worker(self, preload: tuple[str, ...], packages: bool) -> AsyncIterator[Worker]:

@@ -1,6 +1,6 @@
 """What a forked process gives up before it runs a program.
 
-Always: its parent's descriptors, environment and terminal, the right to gain privileges, and any use of
+Always: its parent's descriptors, environment, session and terminal, the right to gain privileges, and any use of
 CPU, memory, files and descriptors beyond its limits; it dies with the zygote. Where the kernel allows: everything
 in namespaces.py, landlock.py and seccomp.py. Each layer is tried, never assumed, and `Jail.missing` says why one
 is not there. Loaded by the isolated interpreters: standard library only.
@@ -115,9 +115,10 @@ class Jail:
         )  # fmt: skip
 
     def ready(self, role: str, limits: dict[str, float]) -> None:
-        """Prepare for the next fork: a judge is born beside us, anybody else in the pen."""
+        """Prepare for the next fork: who is kept is born beside us, programs in the pen."""
+        kept = role in ("judge", "commons")
         if self._pen is not None:
-            self._pen.births(role != "judge")
+            self._pen.births(not kept)
         kernel.text(f"archon-{role}")
         most = _most(limits, role, counted=self._pen is not None)
         capped = {
@@ -149,12 +150,12 @@ class Jail:
             moved = [os.dup2(fd, 200 + i) for i, fd in enumerate(fds)]
             for fd, place in zip(moved, wanted, strict=True):
                 os.dup2(fd, place)
-        os.setpgid(0, 0)
+        os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.named(f"archon-{role}")
         os.dup2(self._null, 2)  # 0 and 1 have always been that
-        os.chdir("/" if role == "judge" else self.folder)
+        os.chdir("/" if role in ("judge", "commons") else self.folder)
         assert self._limits is not None
         self._limits.put_on()
         if self._pen is not None:
@@ -187,7 +188,7 @@ def _most(limits: dict[str, float], role: str, *, counted: bool) -> dict[int, in
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }
-    if role != "judge":  # which serves many programs, and ends with the time of the one it checks
+    if role not in ("judge", "commons"):  # which serve many programs, and end with the time of one of them
         most[resource.RLIMIT_CPU] = int(limits["cpu_seconds"]) + 1
     if counted:  # outside of a user namespace all of the user's processes would count
         most[resource.RLIMIT_NPROC] = _MOST_PROCESSES
@@ -223,7 +224,7 @@ def leave_network() -> str:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process and its group."""
+    """Kill a process and its session."""
     for kill, target in ((os.killpg, pid), (os.kill, pid)):
         try:
             kill(target, signal.SIGKILL)

@@ -16,14 +16,15 @@ from archon.verifiers.sandbox import wire
 from archon.verifiers.sandbox.worker import LATE, Channel, Worker
 
 _MOST_SUITES = 8
-_SAID = frozenset(("passed", "wrong", "failed", "violation", "raised", "lost"))
+_SAID = frozenset(("passed", "wrong", "failed", "violation", "raised", "lost", "apart"))
 
 
 class Verdict(NamedTuple):
     """What a judge says of a candidate."""
 
     status: str
-    """`passed`, `wrong`, `failed`, `violation`; `raised` while it was loaded; `lost` where it is gone."""
+    """`passed`, `wrong`, `failed`, `violation`; `raised` while it was loaded; `lost` where it is gone; `apart` where it
+    needs a process of its own."""
     detail: str | bytes
     plain: bool
     """Whether the judge is as good as new."""
@@ -93,10 +94,10 @@ def _verdict(body: bytes) -> Verdict | None:
 
 async def appointed(worker: Worker, limits: Limits) -> Judge:
     """The worker's judge: the one that is there, or a new one in its place."""
-    judge = worker.judge
+    judge = worker.kept.get("judge")
     if isinstance(judge, Judge) and judge.has_room(limits):
         return judge
-    worker.dismiss()
+    worker.dismiss("judge")
     ours, theirs = socket.socketpair()
-    worker.judge = judge = Judge(limits, ours, await worker.fork("judge", limits, ours, [theirs]))
+    worker.kept["judge"] = judge = Judge(limits, ours, await worker.fork("judge", limits, ours, [theirs]))
     return judge

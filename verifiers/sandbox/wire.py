@@ -23,9 +23,9 @@ _F64 = struct.Struct(">d")
 _C128 = struct.Struct(">dd")
 FRAME = struct.Struct(">IB")
 
-LOAD, LOADED, CALL, RETURNED, RAISED, VERDICT, SUITE, CHECK = range(1, 9)
+LOAD, LOADED, CALL, RETURNED, RAISED, VERDICT, SUITE, CHECK, APART, LEFT = range(1, 11)
 """Kinds of frames: a program to load; it is loaded; a call; its value; its exception; a judge's verdict; the tests it
-judges by; a program for it to check."""
+judges by; a program for it to check; a program that needs a process of its own; what one that left had used."""
 
 _DEEPEST = 200
 _MANY = 16

@@ -110,7 +110,7 @@ class Channel:
         self._writer.close()
 
 
-class Standing(Protocol):
+class Kept(Protocol):
     """A child that is kept from one job to the next."""
 
     def close(self) -> object:
@@ -174,9 +174,11 @@ class Worker:
         self._inside: list[tuple[int, int]] = []
         """Descriptors and their events that tell when all inside has ended: the process outside ends after it,
         unless that is killed."""
-        self._forked = self._judge_number = 0
-        self.judge: Standing | None = None
-        """A judge that the next job may use."""
+        self._forked = 0
+        self._numbers: dict[str, int] = {}
+        """The youngest child of each role."""
+        self.kept: dict[str, Kept] = {}
+        """Children by role that the next job may use."""
         self.busy = True
         """Whether it cannot take a job: not started, in the middle of one, or broken in one."""
 
@@ -244,20 +246,27 @@ class Worker:
 
     def launch(self, role: str, limits: Limits, theirs: Sequence[File]) -> None:
         """Fork a child that gets these files. Raises ExecutionError where the zygote is gone."""
-        assert self._control is not None
-        self.busy = True
         self._forked += 1
-        if role == "judge":
-            self._judge_number = self._forked
-        message = {"op": "fork", "role": role, "id": self._forked, "limits": _as_message(limits)}
+        self._numbers[role] = self._forked
         try:
-            data = json.dumps(message).encode() + b"\n"
-            socket.send_fds(self._control, [data], [s.fileno() for s in theirs])
-        except OSError as error:
-            raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
+            message = {"op": "fork", "role": role, "id": self._forked, "files": len(theirs)}
+            self._tell({**message, "limits": _as_message(limits)}, theirs)
         finally:
             for one in theirs:
                 one.close()
+
+    def begin(self, limits: Limits) -> None:
+        """Begin a job of a child that is there. Raises ExecutionError where the zygote is gone."""
+        self._tell({"op": "begin", "limits": _as_message(limits)}, [])
+
+    def _tell(self, message: dict[str, Any], files: Sequence[File]) -> None:
+        assert self._control is not None
+        self.busy = True
+        try:
+            data = json.dumps(message).encode() + b"\n"
+            socket.send_fds(self._control, [data], [s.fileno() for s in files])
+        except OSError as error:
+            raise ExecutionError(f"the sandbox's interpreter is gone: {error}") from error
 
     async def fork(self, role: str, limits: Limits, ours: socket.socket, theirs: Sequence[File]) -> Channel:
         """Fork a child that gets their sockets; frames over ours, the other end of the first."""
@@ -280,9 +289,9 @@ class Worker:
                 return exit
 
     async def end(self) -> list[Exit]:
-        """End the job: kill what is left but the judge, and clean up; what ended only now."""
+        """End the job: kill what is left but who is kept, and clean up; what ended only now."""
         assert self._writer is not None
-        self._writer.write(b'{"op":"end","keep":%s}\n' % (b"true" if self.judge is not None else b"false"))
+        self._writer.write(json.dumps({"op": "end", "keep": [*self.kept]}).encode() + b"\n")
         exits: list[Exit] = []
         while True:
             event = await self._event(_GRACE)
@@ -295,18 +304,18 @@ class Worker:
                 exits.append(exit)
 
     def _exit(self, event: dict[str, Any]) -> Exit | None:
-        """What became of a child; None of a judge that was dismissed before."""
-        if event["role"] == "judge":
-            if event["id"] != self._judge_number:
-                return None
-            self.dismiss()
+        """What became of a child; None of one that was let go before."""
+        if event["id"] != self._numbers[event["role"]]:
+            return None
+        self.dismiss(event["role"])
         return Exit(*(event[name] for name in Exit._fields))
 
-    def dismiss(self) -> None:
-        """Let go of the judge: the next program gets another one."""
-        judge, self.judge = self.judge, None
-        if judge is not None:
-            judge.close()
+    def dismiss(self, *roles: str) -> None:
+        """Let go of who was kept in these roles (or in any): the next program gets another one."""
+        for role in roles or tuple(self.kept):
+            kept = self.kept.pop(role, None)
+            if kept is not None:
+                kept.close()
 
     async def _event(self, seconds: float) -> dict[str, Any]:
         assert self._events is not None

@@ -6,8 +6,8 @@ over a control socket what to fork and passes the sockets along; it answers with
 the control socket closes (the parent ended, however it ended) it kills its children, removes the scratch
 folder and ends.
 
-One job at a time: one `candidate`, and for checking programs one `judge` beside it. A judge may be kept for the next
-job, which checks another program by the same tests.
+One job at a time: one `candidate` (or a plain program in the `commons`), and for checking programs one `judge` beside
+it. The judge and the commons may be kept for the next job.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - before anything else
@@ -35,7 +36,8 @@ else:
     import jail
     import kernel
 
-_TICK = 0.02
+KEPT = ("judge", "commons")
+"""Roles that outlive a job."""
 
 
 def main() -> None:
@@ -60,15 +62,18 @@ def main() -> None:
     buffer = b""
     job: Job | None = None
     kept: dict[int, Child] = {}
+    waiting: list[int] = []
+    """Descriptors of messages to come: they may arrive with the one before."""
     try:
         while True:
-            message, buffer, fds = _receive(control, buffer, job)
-            if message["op"] == "fork":
-                if job is None:
-                    job = Job(control, held, message["limits"], kept)
+            message, buffer = _receive(control, buffer, waiting, job)
+            if job is None and message["op"] != "end":
+                job = Job(control, held, message["limits"], kept)
+            if message["op"] == "fork" and job is not None:
+                fds = [waiting.pop(0) for _ in range(message["files"])]
                 job.fork(message["role"], message["id"], fds)
             elif message["op"] == "end" and job is not None:
-                kept = job.end(keep=message["keep"])
+                kept = job.end(message["keep"])
                 job = None
                 _tell(control, {"event": "clean"})
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -79,21 +84,22 @@ def main() -> None:
         held.close(settings["scratch"])
 
 
-def _receive(control: socket.socket, buffer: bytes, job: Job | None) -> tuple[Any, bytes, list[int]]:
-    """The next message with its descriptors; in the meantime the job is watched."""
-    fds: list[int] = []
+def _receive(
+    control: socket.socket, buffer: bytes, waiting: list[int], job: Job | None
+) -> tuple[dict[str, Any], bytes]:
+    """The next message; in the meantime the job is watched."""
     while b"\n" not in buffer:
         if job is not None and job.running:
             job.watch(control)
             if not select.select([control], [], [], 0)[0]:
                 continue
-        data, passed, _, _ = socket.recv_fds(control, 65536, 4)
-        fds.extend(passed)
+        data, passed, _, _ = socket.recv_fds(control, 65536, 8)
+        waiting.extend(passed)
         if not data:
             raise EOFError
         buffer += data
     line, _, rest = buffer.partition(b"\n")
-    return json.loads(line), rest, fds
+    return json.loads(line), rest
 
 
 def _tell(control: socket.socket, message: dict[str, Any]) -> None:
@@ -123,16 +129,21 @@ class Job:
         self._jail = held
         self._limits = limits
         self._deadline = time.monotonic() + limits["wall_seconds"]
-        held.open_folder(limits)
+        self._alone = False
+        """Whether a program has a process of its own, which leaves things behind."""
         self.running = kept
         """Children by process number."""
+        self._used = {pid: _cpu_of(pid) for pid in kept}
 
     def fork(self, role: str, number: int, fds: list[int]) -> None:
-        """Start a candidate (fds: its data socket), a script (that, its input, its output) or a judge (fds: to the
-        parent). There is one judge at most: another one takes the place of one that was kept."""
-        if role == "judge":
-            for pid in [pid for pid, child in self.running.items() if child.role == "judge"]:
+        """Start a candidate (fds: its data socket), a script (that, its input, its output), a judge or the commons
+        (fds: to the parent). There is one of each at most: another one takes the place of one that was kept."""
+        if role in KEPT:
+            for pid in [pid for pid, child in self.running.items() if child.role == role]:
                 self._reap(pid, "ended")
+        elif not self._alone:
+            self._alone = True
+            self._jail.open_folder(self._limits)
         self._jail.ready(role, self._limits)
         pid = os.fork()
         if pid == 0:
@@ -143,6 +154,8 @@ class Job:
                     child.be_candidate()
                 elif role == "script":
                     child.be_script()
+                elif role == "commons":
+                    child.be_commons()
                 else:
                     child.be_judge()
                 status = 0
@@ -164,7 +177,7 @@ class Job:
             pause, reason = self._deadline - now, "wall"
             for pid, child in self.running.items():
                 if child.role != "judge":
-                    left = self._limits["cpu_seconds"] - _cpu_of(pid)
+                    left = self._limits["cpu_seconds"] - _cpu_of(pid) + self._used.get(pid, 0.0)
                     if left < pause:
                         pause, reason = left, "cpu"
             if pause <= 0:
@@ -177,12 +190,13 @@ class Job:
             if ready:
                 return
 
-    def end(self, *, keep: bool = False) -> dict[int, Child]:
-        """Kill what is left, strays included, and clean up; the judge may be kept."""
+    def end(self, keep: Sequence[str] = ()) -> dict[int, Child]:
+        """Kill what is left, strays included, and clean up; these roles are kept."""
         for pid, child in tuple(self.running.items()):
-            if not (keep and child.role == "judge"):
+            if child.role not in keep:
                 self._reap(pid, "ended")
-        self._jail.clear()
+        if self._alone:
+            self._jail.clear()
         return self.running
 
     def _reap(self, pid: int, reason: str) -> None:
@@ -203,7 +217,7 @@ class Job:
                 "reason": reason,
                 "signal": killed_by,
                 "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
-                "cpu": usage.ru_utime + usage.ru_stime,
+                "cpu": usage.ru_utime + usage.ru_stime - self._used.get(pid, 0.0),
                 "peak_mb": usage.ru_maxrss / 1024,
             },
         )
