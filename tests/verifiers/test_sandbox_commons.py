@@ -9,12 +9,14 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from archon.execution import Call, Limits, Program, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
+from archon.verifiers.sandbox.plain import BUILTINS
 from tests.verifiers.cell import BARE, CASES, CHECK, FORMS, PATIENT, RIGHT, members, opened, program
 
 WRONG = "def f(x): return x"
@@ -209,6 +211,20 @@ async def test_many_at_once_of_both_kinds() -> None:
             *(status(sandbox, kinds[i % 4], [CASES, CHECK][i // 4 % 2]) for i in range(80))
         )
     assert found == ["passed", "wrong", "passed", "wrong"] * 20
+
+
+async def test_what_would_get_past_the_reading_finds_no_built_in_of_power(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second wall: names that are not listed are not there."""
+    for (
+        name
+    ) in "open eval exec getattr setattr type vars globals compile __build_class__ super object".split():
+        assert name not in BUILTINS
+    names: dict[str, Any] = {"__builtins__": dict(BUILTINS)}
+    exec("def f(): return open('x')", names)  # noqa: S102
+    with pytest.raises(NameError):
+        names["f"]()
 
 
 async def test_values_of_one_are_no_values_of_the_next() -> None:

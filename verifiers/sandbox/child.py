@@ -145,7 +145,8 @@ def _visit(fd: int) -> bool:
             if tree is None:
                 send(wire.APART, b"")
                 return True
-            function = _run(compile(tree, "<solution>", "exec", dont_inherit=True))[entry_point]
+            code = compile(tree, "<solution>", "exec", dont_inherit=True)
+            function = _run(code, {"__builtins__": dict(plain.BUILTINS)})[entry_point]
         except BaseException as error:
             send(wire.RAISED, _describe(error))
             return not isinstance(error, _UNWELL)
@@ -345,8 +346,9 @@ def _load(source: str) -> dict[str, Any]:
     return _run(compile(source, "<solution>", "exec", dont_inherit=True))
 
 
-def _run(code: types.CodeType) -> dict[str, Any]:
+def _run(code: types.CodeType, names: dict[str, Any] | None = None) -> dict[str, Any]:
     module = types.ModuleType("solution")
+    module.__dict__.update(names or {})
     sys.modules["solution"] = module
     sys.stdin = io.StringIO()
     exec(code, module.__dict__)  # noqa: S102 - that is the job

@@ -37,6 +37,8 @@ _BUILTINS = frozenset(
 )
 _REFUSED = frozenset(dir(builtins)) - _BUILTINS
 """Names that mean something which is not plain, where the program does not give them another meaning (not asked)."""
+BUILTINS = {name: getattr(builtins, name) for name in ("__import__", *_BUILTINS)}
+"""All that a plain program finds by names that it has not given itself; `__import__` is what its imports call."""
 _MODULES = {
     "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
     "cmath": "exp log log10 phase pi polar rect sqrt",
@@ -155,4 +157,4 @@ def _named(name: str | None) -> bool:
     return name is None or (not name.startswith("_") and name not in _REFUSED)
 
 
-__all__ = ["plain"]
+__all__ = ["BUILTINS", "plain"]
