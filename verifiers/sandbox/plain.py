@@ -37,7 +37,13 @@ _BUILTINS = frozenset(
 )
 _REFUSED = frozenset(dir(builtins)) - _BUILTINS
 """Names that mean something which is not plain, where the program does not give them another meaning (not asked)."""
-BUILTINS = {name: getattr(builtins, name) for name in ("__import__", *_BUILTINS)}
+
+
+def _type_of(value: object, /) -> type:
+    return type(value)
+
+
+BUILTINS = {name: getattr(builtins, name) for name in ("__import__", *_BUILTINS)} | {"type": _type_of}
 """All that a plain program finds by names that it has not given itself; `__import__` is what its imports call."""
 _MODULES = {
     "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
