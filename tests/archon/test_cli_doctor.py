@@ -32,7 +32,9 @@ def test_where_too_little_protects_it_says_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        Sandbox.__init__, "__kwdefaults__", {"isolation": None, "without": ("namespaces", "landlock")}
+        Sandbox.__init__,
+        "__kwdefaults__",
+        {**(Sandbox.__init__.__kwdefaults__ or {}), "without": ("namespaces", "landlock")},
     )
     assert doctor() == 1
     shown = capsys.readouterr().out
