@@ -67,6 +67,11 @@ def members(folder: Path) -> set[int]:
     }
 
 
+def called(folder: Path, name: str) -> set[int]:
+    """Those of them with this name."""
+    return {pid for pid in members(folder) if _name(pid) == name}
+
+
 def _name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()

@@ -19,7 +19,7 @@ from archon.execution import Call, Limits, Program, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
 from archon.verifiers.sandbox.plain import BUILTINS
-from tests.verifiers.cell import BARE, CASES, CHECK, FORMS, PATIENT, RIGHT, members, opened, program
+from tests.verifiers.cell import BARE, CASES, CHECK, FORMS, PATIENT, RIGHT, called, members, opened, program
 
 WRONG = "def f(x): return x"
 OWN = "import os\ndef f(x):\n    return x + 1"
@@ -43,12 +43,7 @@ async def closing(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
 
 
 def commons(scratch: Path) -> set[int]:
-    found = set()
-    for pid in members(scratch):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "archon-commons":
-                found.add(pid)
-    return found
+    return called(scratch, "archon-commons")
 
 
 async def status(sandbox: Sandbox, source: str, suite: Suite = CASES, limits: Limits = PATIENT) -> str:

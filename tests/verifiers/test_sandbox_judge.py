@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import tempfile
@@ -13,7 +12,7 @@ import pytest
 
 from archon.execution import Limits, Suite
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, members, opened, program
+from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, called, members, opened, program
 
 WRONG = "def f(x): return x"
 
@@ -27,12 +26,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def judges(scratch: Path) -> set[int]:
-    found = set()
-    for pid in members(scratch):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "archon-judge":
-                found.add(pid)
-    return found
+    return called(scratch, "archon-judge")
 
 
 async def status(sandbox: Sandbox, source: str, suite: Suite = CHECK, limits: Limits = PATIENT) -> str:
