@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,6 +57,13 @@ def zygotes(folder: Path) -> set[int]:
     """Those of them that no other of them started."""
     alive = members(folder)
     return {pid for pid in alive if _parent(pid) not in alive}
+
+
+def end(pids: set[int]) -> None:
+    """Kill them. Some may end by themselves between the listing and the signal."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 _STANDING = {"archon-zygote", "archon-keeper", "archon-judge", "archon-commons"}

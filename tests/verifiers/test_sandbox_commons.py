@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +17,19 @@ from archon.execution import Call, Limits, Program, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
 from archon.verifiers.sandbox.plain import BUILTINS
-from tests.verifiers.cell import BARE, CASES, CHECK, FORMS, PATIENT, RIGHT, called, members, opened, program
+from tests.verifiers.cell import (
+    BARE,
+    CASES,
+    CHECK,
+    FORMS,
+    PATIENT,
+    RIGHT,
+    called,
+    end,
+    members,
+    opened,
+    program,
+)
 
 WRONG = "def f(x): return x"
 OWN = "import os\ndef f(x):\n    return x + 1"
@@ -163,8 +173,7 @@ async def test_commons_that_are_killed_are_made_anew(scratch: Path) -> None:
     async with opened() as sandbox:
         for suite in (CASES, CHECK):
             assert await status(sandbox, RIGHT, suite) == "passed"
-            for pid in (first := commons(scratch)):
-                os.kill(pid, signal.SIGKILL)
+            end(first := commons(scratch))
             assert await status(sandbox, RIGHT, suite) == "passed"
             assert commons(scratch) != first
 
@@ -176,8 +185,7 @@ async def test_a_program_whose_commons_are_killed_under_it_runs_again(scratch: P
         await status(sandbox, RIGHT)
         running = asyncio.ensure_future(status(sandbox, slow, FORMS[form], PATIENT))
         await asyncio.sleep(0.2)
-        for pid in commons(scratch):
-            os.kill(pid, signal.SIGKILL)
+        end(commons(scratch))
         assert await running == "passed"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import tempfile
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from archon.execution import Limits, Suite
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, called, members, opened, program
+from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, called, end, members, opened, program
 
 WRONG = "def f(x): return x"
 
@@ -144,8 +142,7 @@ async def test_an_end_that_an_earlier_program_may_have_caused_is_looked_at_again
 async def test_a_judge_that_was_killed_between_programs_is_replaced(scratch: Path) -> None:
     async with opened() as sandbox:
         await status(sandbox, RIGHT)
-        for pid in (first := judges(scratch)):
-            os.kill(pid, signal.SIGKILL)
+        end(first := judges(scratch))
         assert await status(sandbox, RIGHT) == "passed"
         assert await status(sandbox, WRONG) == "wrong"
         assert judges(scratch) and judges(scratch) != first

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from tests.verifiers.cell import (
     NO_FILTER,
     PATIENT,
     RIGHT,
+    end,
     members,
     opened,
     processes,
@@ -46,9 +46,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
-    for pid in processes(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    end(processes(folder))
     subprocess.run(["rm", "-rf", str(folder)], check=True)  # shutil cannot remove folders nested so deep
 
 
@@ -162,8 +160,7 @@ async def test_an_idle_zygote_that_is_killed_is_replaced(scratch: Path) -> None:
 async def killed_while_idle(sandbox: Sandbox, scratch: Path) -> set[int]:
     await right(sandbox)
     before = zygotes(scratch)
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
+    end(before)
     await until(lambda: not processes(scratch))
     return before
 
@@ -174,8 +171,7 @@ async def test_a_zygote_that_is_killed_in_the_middle_is_replaced(scratch: Path, 
     async with opened() as sandbox:
         running = asyncio.ensure_future(sandbox.test(program(NAPPING), suite, PATIENT))
         await until(lambda: len(processes(scratch)) > 1)
-        for pid in zygotes(scratch):
-            os.kill(pid, signal.SIGKILL)
+        end(zygotes(scratch))
         assert (await running).status == "passed", "the program is run again"
         await right(sandbox)
     assert not processes(scratch)
@@ -230,8 +226,7 @@ async def test_what_takes_long_to_die_after_its_zygote_was_killed_is_waited_for(
     sandbox = Sandbox(1, without=NO_FILTER)
     running = asyncio.ensure_future(sandbox.test(program(HEAVY), CASES, PATIENT))
     await until(lambda: len(processes(scratch)) > 20)
-    for pid in zygotes(scratch):
-        os.kill(pid, signal.SIGKILL)
+    end(zygotes(scratch))
     await sandbox.close()
     await asyncio.gather(running, return_exceptions=True)
     assert clean(scratch)
@@ -245,8 +240,7 @@ async def test_a_zygote_that_is_killed_while_it_starts_leaves_nothing(scratch: P
             running = asyncio.ensure_future(sandbox.test(program(RIGHT), CASES, PATIENT))
             while len(members(scratch)) < seen:
                 await asyncio.sleep(0)
-            for pid in zygotes(scratch):
-                os.kill(pid, signal.SIGKILL)
+            end(zygotes(scratch))
             await asyncio.gather(running, return_exceptions=True)
         assert clean(scratch)
 
@@ -254,8 +248,7 @@ async def test_a_zygote_that_is_killed_while_it_starts_leaves_nothing(scratch: P
 async def killed_in_the_middle(sandbox: Sandbox, scratch: Path) -> None:
     running = asyncio.ensure_future(sandbox.test(program(NAPPING), CASES, PATIENT))
     await until(lambda: len(processes(scratch)) > 1)
-    for pid in zygotes(scratch):
-        os.kill(pid, signal.SIGKILL)
+    end(zygotes(scratch))
     await running
 
 
