@@ -17,11 +17,11 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from archon.candidate import Finish, TokenLogprob
+from archon.candidate import Finish, Scale, TokenLogprob
 from archon.component import Component, Value
 from archon.prices import Price
 from archon.problem import Message
@@ -135,6 +135,52 @@ class Completion:
     """Whether it was generated, and paid for, at another time: its usage is recorded, and nothing is spent now."""
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to score: replies to one chat, each cut into steps.
+
+    `problem` is for accounting; it is not sent and not part of the key.
+    """
+
+    messages: tuple[Message, ...]
+    """The chat that is replied to."""
+    replies: tuple[tuple[str, ...], ...]
+    """Each reply's steps, which joined are the reply: a step holds what ends it (a newline). At least one
+    step per reply, which may be empty."""
+    finished: bool = True
+    """Whether the replies are whole; otherwise beginnings, which may go on."""
+    problem: str = ""
+
+    def content(self, reply: int) -> dict[str, Any]:
+        """Everything that affects the scores of one reply, as JSON."""
+        return {
+            "messages": [[m.role, m.content] for m in self.messages],
+            "steps": list(self.replies[reply]),
+            "finished": self.finished,
+        }
+
+    @cached_property
+    def prompt_bound(self) -> int:
+        """An upper bound of the tokens read: every reply with the chat before it, and room for templates."""
+        chat = sum(len(m.content.encode("utf-8", "surrogatepass")) + 32 for m in self.messages) + 32
+        return sum(
+            chat + sum(len(step.encode("utf-8", "surrogatepass")) + 32 for step in steps)
+            for steps in self.replies
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The scores of one reply, on the scale that the backend's capabilities name."""
+
+    steps: tuple[float, ...]
+    """One per step, each of the reply up to that step's end, where the backend scores `steps`; else one, of
+    the whole. The last is the whole reply's. Finite."""
+    tokens: Tokens = Tokens()
+    requests: int = 1
+    """HTTP requests this reply accounts for: 1, or 0 for the others of a request with several replies."""
+
+
 class Progress:
     """What a call in flight has received so far, kept by the backend as it knows.
 
@@ -149,6 +195,11 @@ class Progress:
         """Whether the request has left: before that, nothing can have been billed."""
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
+
+
+Scores = Literal["steps", "prefix", "outcome"]
+"""What a reward model scores: every step's end in one pass over the reply; the end of whatever beginning of a
+reply it is given, so that each step is a call; or finished replies only."""
 
 
 class Capabilities(Value):
@@ -172,6 +223,14 @@ class Capabilities(Value):
     """Closing the connection stops the generation, and with it the bill."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """The most tokens a reply can have, where that is known."""
+    completes: bool = True
+    """Write replies; a reward model only scores them."""
+    scores: Scores | None = None
+    """What of a reply it scores."""
+    score_scale: Scale = "score"
+    """What its scores are: a probability, its logit, or an uncalibrated score."""
+    max_replies: Annotated[int, Field(ge=1)] = 1
+    """Replies scored per request."""
 
 
 class Backend(Protocol):
@@ -200,6 +259,15 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and processes."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What a backend has beside the methods of `Backend` where its capabilities name what it `scores`."""
+
+    async def score(self, request: ScoreRequest, progress: Progress) -> Sequence[Scored]:
+        """One per reply, in order. Cancelling aborts; errors are those of `complete`."""
         ...
 
 
