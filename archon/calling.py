@@ -15,6 +15,7 @@ import asyncio
 import math
 import os
 import random
+from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -23,7 +24,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from archon.backends.base import Backend, Completion, Model, Progress, Request, Tokens
+from archon.backends.base import (
+    Backend,
+    Completion,
+    Model,
+    Progress,
+    Request,
+    Scored,
+    Scorer,
+    ScoreRequest,
+    Tokens,
+)
 from archon.budget import Hold, Meter
 from archon.errors import (
     BackendError,
@@ -165,6 +176,7 @@ class Caller:
         lacking = [
             what
             for what, asked, able in (
+                ("write replies: it scores them", True, can.completes),
                 ("complete raw text (`prompt`)", request.prompt is not None, can.raw_prompt),
                 ("continue a given beginning (`prefix`)", bool(request.prefix), can.prefix),
                 ("return log-probabilities (`logprobs`)", sampling.logprobs is not None, can.logprobs),
@@ -181,6 +193,26 @@ class Caller:
                 f"model {self.name!r} ({self.backend.endpoint}) cannot {' and cannot '.join(lacking)}. "
                 "If this server can, say so in the model's `capabilities`; otherwise change the stage"
             )
+        self._check_prices(meter)
+
+    def check_scoring(self, meter: Meter, *, finished: bool) -> Scorer:
+        """The backend as what scores replies. Raises CapabilityError or UnpricedModel."""
+        scores, backend = self.backend.capabilities.scores, self.backend
+        lacking = ""
+        if scores is None or not isinstance(backend, Scorer):
+            lacking = "score replies: it is no reward model"
+        elif scores == "outcome" and not finished:
+            lacking = "score the beginning of a reply: it scores finished ones"
+        if lacking:
+            raise CapabilityError(
+                f"model {self.name!r} ({self.backend.endpoint}) cannot {lacking}. Name a model that can "
+                "(`{backend: nano, weights: prm}`, or a `reward_server`)"
+            )
+        self._check_prices(meter)
+        assert isinstance(backend, Scorer)
+        return backend
+
+    def _check_prices(self, meter: Meter) -> None:
         limited = meter.limited()
         if "usd" in limited and self.price is None:
             raise UnpricedModel(
@@ -194,13 +226,19 @@ class Caller:
                 "Give it `parameters:`, the number of active parameters"
             )
 
-    def max_tokens(self, request: Request) -> int:
-        """The limit on new tokens per sample."""
+    def max_tokens(self, request: Request | ScoreRequest) -> int:
+        """The limit on new tokens per sample; scoring writes none."""
+        if isinstance(request, ScoreRequest):
+            return 0
         limits = (request.sampling.max_tokens, self.config.max_tokens, self.backend.capabilities.max_tokens)
         return next((limit for limit in limits if limit is not None), _UNLIMITED)
 
     def worst_case(
-        self, request: Request, samples: int, prompt_tokens: int | None = None, first: bool = True
+        self,
+        request: Request | ScoreRequest,
+        samples: int,
+        prompt_tokens: int | None = None,
+        first: bool = True,
     ) -> Usage:
         """An upper bound of what one request for so many samples can use; not `first`: of further samples of
         a request, whose prompt came with another sample."""
@@ -224,38 +262,54 @@ class Caller:
         attempt that gave no sample. `prompt_tokens` is the prompt's true size where known. Raises
         BudgetExhausted, or the last error once retrying is over.
         """
-        missing, others = indices[: self.max_n], indices[self.max_n :]
+        wanted, others = indices[: self.max_n], indices[self.max_n :]
+        asking = _Asking(self, request, wanted, deliver, bill, prompt_tokens)
+        await self._persist(asking, meter)
+        if asking.missing:  # fewer choices than asked for: this server ignores n
+            self._max_n = 1
+        return (*asking.missing, *others)
+
+    async def score(
+        self, request: ScoreRequest, meter: Meter, bill: Callable[[Billed], None]
+    ) -> Sequence[tuple[Scored, Usage]]:
+        """Have replies scored by one request, retrying as needed; each with what it used.
+
+        `bill` gets every attempt that gave no scores. Raises as `call` does.
+        """
+        scoring = _Scoring(self, request, bill)
+        await self._persist(scoring, meter)
+        return scoring.scored
+
+    async def _persist(self, work: _Work, meter: Meter) -> None:
+        """Attempt it until it succeeds, each attempt held and billed by itself."""
         retries = 0
         while True:
-            hold = await meter.reserve(self.worst_case(request, len(missing), prompt_tokens))
-            attempt = _Attempt(self, request, missing, hold, deliver, bill, prompt_tokens)
+            hold = await meter.reserve(work.worst())
+            work.begin(hold)
             try:
                 async with self.gate.slot():
-                    await attempt.make()
+                    await work.attempt()
                     self.gate.succeeded()
-                if attempt.missing:  # fewer choices than asked for: this server ignores n
-                    self._max_n = 1
-                return (*attempt.missing, *others)
+                return
             except asyncio.CancelledError:
-                attempt.settle("cancelled")
+                work.settle("cancelled")
                 raise
             except BackendError as error:
-                self.gate.unreachable = not attempt.sent
-                again = self._again(error, attempt, retries)
-                attempt.settle("retried" if again else "failed", error)
+                self.gate.unreachable = not work.sent
+                again = self._again(error, work, retries)
+                work.settle("retried" if again else "failed", error)
                 if not again:
                     raise self._final(error) from error
                 retries += 1
                 pause = self._pause(error, retries)
             except Exception as error:  # a fault of the backend's own: the call was made all the same
-                attempt.settle("failed", BackendError(f"{type(error).__name__}: {error}"))
+                work.settle("failed", BackendError(f"{type(error).__name__}: {error}"))
                 raise
             finally:
                 hold.close()
-            missing = attempt.missing
             await asyncio.sleep(pause)
 
-    def _again(self, error: BackendError, attempt: _Attempt, retries: int) -> bool:
+    def _again(self, error: BackendError, work: _Work, retries: int) -> bool:
         """Whether to try once more; the endpoint's state is noted."""
         if isinstance(error, BadReply) and self.gate.ever_answered:
             return retries < self.config.retries  # it spoke the protocol before: a passing fault
@@ -264,15 +318,15 @@ class Caller:
             return False
         self.gate.failures_in_a_row += 1
         if isinstance(error, RateLimited | Overloaded):
-            self.gate.refused(attempt.started, error.retry_after)
+            self.gate.refused(work.started, error.retry_after)
         return retries < self.config.retries
 
-    def heard(self, completion: Completion, seconds: float) -> Usage:
-        """What a completion used, with its price; the server's speed is noted."""
-        if completion.requests and seconds > 0:
-            speed = completion.tokens.completion / seconds
+    def heard(self, got: Completion | Scored, seconds: float) -> Usage:
+        """What it used, with its price; the speed at which the server writes is noted."""
+        if got.requests and got.tokens.completion and seconds > 0:
+            speed = got.tokens.completion / seconds
             self._tokens_per_second = max(self._tokens_per_second * 0.99, speed)
-        return self._usage(completion.tokens, completion.requests, seconds if completion.requests else 0.0)
+        return self._usage(got.tokens, got.requests, seconds if got.requests else 0.0)
 
     def valued(self, usage: Usage) -> Usage:
         """One recorded call, with its price and its work as known now where they were not known then."""
@@ -316,7 +370,7 @@ class Caller:
 
     def partial(
         self,
-        request: Request,
+        request: Request | ScoreRequest,
         samples: int,
         progress: Progress,
         elapsed: float,
@@ -348,7 +402,7 @@ class Caller:
         tokens = Tokens(0 if begun else prompt, completion=completion, estimated=estimated)
         return self._usage(tokens, 0 if begun else 1, elapsed)
 
-    def _generated(self, request: Request, elapsed: float) -> int:
+    def _generated(self, request: Request | ScoreRequest, elapsed: float) -> int:
         """Tokens a sample may have got when its call was cut off without telling.
 
         All of them where closing the connection does not stop the server, or where its speed is not
@@ -379,30 +433,36 @@ class Caller:
         return error
 
 
-class _Attempt:
-    """One request, from its reservation to its bill."""
+class _Work:
+    """One request and its attempts, each from its reservation to its bill."""
 
     def __init__(
         self,
         caller: Caller,
-        request: Request,
-        batch: Sequence[int],
-        hold: Hold,
-        deliver: Callable[[Completion, Usage], None],
+        request: Request | ScoreRequest,
+        missing: Sequence[int],
         bill: Callable[[Billed], None],
-        prompt_tokens: int | None,
+        prompt_tokens: int | None = None,
     ) -> None:
         self._caller = caller
         self._request = request
-        self._asked = len(batch)
-        self._hold = hold
-        self._deliver = deliver
         self._bill = bill
         self._prompt_tokens = prompt_tokens
-        self._progress = Progress()
         self._clock = asyncio.get_running_loop().time
-        self.missing = list(batch)
-        """Samples that have not come yet."""
+        self._hold: Hold
+        self.missing = list(missing)
+        """Samples (or scored replies) that have not come yet."""
+        self.started = 0.0
+
+    def worst(self) -> Usage:
+        """The most that the next attempt can use."""
+        return self._caller.worst_case(self._request, len(self.missing), self._prompt_tokens)
+
+    def begin(self, hold: Hold) -> None:
+        """Another attempt, for what is missing."""
+        self._hold = hold
+        self._asked = len(self.missing)
+        self._progress = Progress()
         self.started = self._clock()
 
     @property
@@ -410,32 +470,19 @@ class _Attempt:
         """Whether the request has left."""
         return self._progress.sent
 
-    async def make(self) -> None:
-        """Send the request and deliver what comes. Raises BackendError."""
-        caller, timeout = self._caller, self._caller.config.timeout
+    async def attempt(self) -> None:
+        """Send the request and take what comes, within the time limit. Raises BackendError."""
+        timeout = self._caller.config.timeout
         self.started = self._clock()
-        deadline = self.started + timeout
         try:
-            stream = caller.backend.complete(self._request, tuple(self.missing), self._progress)
-            async with aclosing(stream):
-                while self.missing:
-                    async with asyncio.timeout_at(deadline):
-                        completion = await anext(stream, None)
-                    if completion is None:
-                        break
-                    if completion.index not in self.missing:
-                        raise BadReply(
-                            f"the backend gave sample {completion.index}, which was not asked for",
-                            model=caller.name,
-                        )
-                    usage = caller.heard(completion, self._clock() - self.started)
-                    self._hold.charge(usage)
-                    self.missing.remove(completion.index)
-                    self._deliver(completion, usage)
+            await self._make(self.started + timeout)
         except TimeoutError as error:
-            raise CallTimedOut(f"no reply within {timeout:g} s", model=caller.name) from error
-        if len(self.missing) == self._asked:
-            raise ConnectionDropped("the reply holds no sample", model=caller.name)
+            raise CallTimedOut(f"no reply within {timeout:g} s", model=self._caller.name) from error
+
+    @abstractmethod
+    async def _make(self, deadline: float) -> None:
+        """Send the request and take what comes. Raises BackendError, or TimeoutError after the deadline."""
+        raise NotImplementedError
 
     def settle(self, kind: AttemptKind, error: BackendError | None = None) -> None:
         """Bill what did not finish, as far as it came."""
@@ -453,3 +500,67 @@ class _Attempt:
         self._hold.charge(usage)
         reason = "" if error is None else f"{type(error).__name__}: {error}"
         self._bill(Billed(kind, tuple(self.missing), usage, reason))
+
+
+class _Asking(_Work):
+    """Asks for samples, and delivers each as it finishes."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        request: Request,
+        wanted: Sequence[int],
+        deliver: Callable[[Completion, Usage], None],
+        bill: Callable[[Billed], None],
+        prompt_tokens: int | None,
+    ) -> None:
+        super().__init__(caller, request, wanted, bill, prompt_tokens)
+        self._for = request
+        self._deliver = deliver
+
+    async def _make(self, deadline: float) -> None:
+        caller = self._caller
+        stream = caller.backend.complete(self._for, tuple(self.missing), self._progress)
+        async with aclosing(stream):
+            while self.missing:
+                async with asyncio.timeout_at(deadline):
+                    completion = await anext(stream, None)
+                if completion is None:
+                    break
+                if completion.index not in self.missing:
+                    raise BadReply(
+                        f"the backend gave sample {completion.index}, which was not asked for",
+                        model=caller.name,
+                    )
+                usage = caller.heard(completion, self._clock() - self.started)
+                self._hold.charge(usage)
+                self.missing.remove(completion.index)
+                self._deliver(completion, usage)
+        if len(self.missing) == self._asked:
+            raise ConnectionDropped("the reply holds no sample", model=caller.name)
+
+
+class _Scoring(_Work):
+    """Has replies scored, all or none."""
+
+    def __init__(self, caller: Caller, request: ScoreRequest, bill: Callable[[Billed], None]) -> None:
+        super().__init__(caller, request, range(len(request.replies)), bill)
+        self._for = request
+        self.scored: list[tuple[Scored, Usage]] = []
+
+    async def _make(self, deadline: float) -> None:
+        caller, backend = self._caller, self._caller.backend
+        assert isinstance(backend, Scorer)
+        async with asyncio.timeout_at(deadline):
+            found = await backend.score(self._for, self._progress)
+        stepwise = backend.capabilities.scores == "steps"
+        wanted = [len(steps) if stepwise else 1 for steps in self._for.replies]
+        if [len(scored.steps) for scored in found] != wanted:
+            raise BadReply("the backend gave another number of scores than asked for", model=caller.name)
+        if not all(math.isfinite(score) for scored in found for score in scored.steps):
+            raise BadReply("the backend gave a score that is no finite number", model=caller.name)
+        seconds = self._clock() - self.started
+        self.scored = [(scored, caller.heard(scored, seconds)) for scored in found]
+        for _, usage in self.scored:
+            self._hold.charge(usage)
+        self.missing.clear()

@@ -65,6 +65,8 @@ class Replay:
 
     def __init__(self, record: Mapping[str, Any], *, ended: bool) -> None:
         self.quiet: Callable[[Collection[str]], bool] = lambda waiting: True
+        self.ended = ended
+        """Whether a budget of its own ended it: nothing new is paid for."""
         self.looking = 0
         """Draws that read the store at this moment."""
         self._drawn: dict[str, int] = defaultdict(int)

@@ -20,6 +20,7 @@ from archon.draw import Draw
 from archon.errors import ArchonError, BudgetExhausted
 from archon.journal import Journal, Replay
 from archon.problem import Message, Problem
+from archon.scoring import Scoring
 from archon.tasks import settle
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Scope:
         self.failures: list[Failure] = []
         self.exhausted: BudgetExhausted | None = None
         self.expired = False
-        self.draws: set[Draw] = set()
+        self.draws: set[Draw | Scoring] = set()
         self.kept: dict[str, Any] = {}
         self.journal = Journal()
         self.replay = replay
@@ -166,6 +167,30 @@ class Run:
         request = Request(tuple(messages or ()), prompt, prefix, chosen, problem.id)
         start, self._born = self._born, self._born + n
         return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents))
+
+    async def score(
+        self,
+        model: str,
+        replies: Sequence[Sequence[str]],
+        *,
+        messages: Sequence[Message] | None = None,
+        finished: bool = True,
+    ) -> list[tuple[float, ...] | None]:
+        """Have a reward model score replies to the problem (or to `messages`), each cut into steps.
+
+        A step holds what ends it, so that the steps joined are the reply. A process reward model gives a
+        score per step, of the reply up to that step's end; an outcome reward model a single one. `finished`
+        is False for replies that may go on. None where a budget or the deadline ran out, or the call failed.
+        The scores are on the scale that the backend's capabilities name. Scored before, they cost nothing.
+
+        Raises UnknownName (no such model), CapabilityError, UnpricedModel; and FatalError where the model
+        cannot be used at all.
+        """
+        caller = self.session.caller(model)
+        caller.check_scoring(self.meter, finished=finished)
+        cut = [tuple(steps) or ("",) for steps in replies]
+        chat = self.problem.messages if messages is None else tuple(messages)
+        return await Scoring(self, caller, chat, cut, finished).result()
 
     # --- verdicts ----------------------------------------------------------------------------------
 

@@ -83,6 +83,8 @@ class Session:
         self._gates: dict[str, Gate] = {}
         self._solving: set[Scope] = set()
         self._testing: dict[str, asyncio.Future[TestReport | None]] = {}
+        self.scoring: dict[str, asyncio.Future[None]] = {}
+        """Done when what is being scored under this key has been (archon/scoring.py)."""
         self._deadline: asyncio.TimerHandle | None = None
         self.expired = False
         """Whether the run's deadline has passed."""

@@ -1,7 +1,7 @@
 """The trace: what happened in a run, as one JSON object per line.
 
-Events: `sampled` (fresh or replayed), `attempt` (a call that gave no sample: cancelled, failed, retried),
-`verdict`, `solved`; each with its problem and stage. Off unless asked for; the store already keeps samples
+Events: `sampled` and `scored` (fresh or replayed), `attempt` (a call that gave nothing: cancelled, failed,
+retried), `verdict`, `solved`; each with its problem and stage. Off unless asked for; the store already keeps samples
 and their costs.
 """
 

@@ -1,6 +1,7 @@
 """A backend whose replies you write: for tests, demonstrations and dry runs.
 
     model = Scripted(reply=lambda call: "42" if call.index % 3 else "41", latency=0.05)
+    reward = Scripted(score=lambda text: 0.9 if text.endswith("42") else 0.1)
 
 Replies come from a function of the call, or from a table by problem id. Latency, failures and the pace
 of streaming are the script's to choose, and everything is deterministic in (request, sample index), so
@@ -18,8 +19,18 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from archon.backends.base import Capabilities, Completion, Model, Progress, Request, Tokens
-from archon.candidate import Finish, TokenLogprob
+from archon.backends.base import (
+    Capabilities,
+    Completion,
+    Model,
+    Progress,
+    Request,
+    Scored,
+    ScoreRequest,
+    Scores,
+    Tokens,
+)
+from archon.candidate import Finish, Scale, TokenLogprob
 from archon.errors import NotRecorded
 
 
@@ -81,10 +92,16 @@ class Scripted(Model):
     """Replies by problem id; `"*"` serves every other problem."""
     cycle: bool = False
     """Start a table over when it is used up, instead of refusing."""
+    score: Callable[[str], float] | None = None
+    """A function of a reply's text up to a step's end: its score, or an exception to raise (from Python only)."""
+    scores: Scores = "steps"
+    """What of a reply it scores."""
+    score_scale: Scale = "probability"
+    """What its scores are."""
     latency: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds a sample takes."""
+    """Seconds a sample, or scoring, takes."""
     max_n: Annotated[int, Field(ge=1)] = 1
-    """Samples it takes per request."""
+    """Samples, and replies to score, that it takes per request."""
     reports_partial: bool = True
     """Whether it knows how much a cancelled call had generated."""
     identity: str = ""
@@ -103,11 +120,12 @@ class Scripted(Model):
 
 
 class ScriptedBackend:
-    """Plays a script. `calls` lists what was asked, `cancelled` what was cut off, for tests to look at."""
+    """Plays a script. `calls` and `scored` list what was asked, `cancelled` what was cut off, for tests to see."""
 
     def __init__(self, config: Scripted) -> None:
         self.config = config
         self.calls: list[Call] = []
+        self.scored: list[ScoreRequest] = []
         self.cancelled: list[Call] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -120,6 +138,8 @@ class ScriptedBackend:
         mark = config.identity
         if not mark and config.reply is not None:
             mark = f"{config.reply.__module__}.{config.reply.__qualname__}"
+        if not mark and config.score is not None:
+            mark = f"{config.score.__module__}.{config.score.__qualname__}"
         if not mark:
             table = json.dumps({k: list(v) for k, v in config.replies.items()}, sort_keys=True)
             mark = hashlib.sha256(table.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -141,6 +161,9 @@ class ScriptedBackend:
             raw_prompt=True,
             truncation_params=True,
             aborts=True,
+            scores=None if self.config.score is None else self.config.scores,
+            score_scale=self.config.score_scale,
+            max_replies=self.config.max_n,
         )
 
     async def complete(
@@ -189,6 +212,24 @@ class ScriptedBackend:
         finally:
             self.in_flight -= len(open_calls)
             self.cancelled.extend(open_calls)
+
+    async def score(self, request: ScoreRequest, progress: Progress) -> list[Scored]:
+        """When its latency is over, what the script says of each."""
+        script = self.config.score
+        assert script is not None, "only where its capabilities say so"
+        self.scored.append(request)
+        progress.sent = True
+        question = sum(len(m.content.split()) for m in request.messages)
+        if self.config.reports_partial:
+            progress.prompt_tokens, progress.completion_tokens = question * len(request.replies), 0
+        await asyncio.sleep(self.config.latency)
+        found = []
+        for place, steps in enumerate(request.replies):
+            least = 1 if self.config.scores == "steps" else len(steps)
+            scores = tuple(script("".join(steps[:end])) for end in range(least, len(steps) + 1))
+            tokens = Tokens(question + len("".join(steps).split()))
+            found.append(Scored(scores, tokens, requests=1 if place == 0 else 0))
+        return found
 
     async def close(self) -> None:
         """Nothing to let go of."""
