@@ -17,12 +17,14 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from archon.candidate import Finish, Scale, TokenLogprob
 from archon.component import Component, Value
+from archon.compute import Architecture, Flops, flops_of
 from archon.prices import Price
 from archon.problem import Message
 
@@ -283,6 +285,8 @@ class Model(Component):
     """Dollars per million tokens; looked up in the price tables where not given."""
     parameters: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Parameters (active ones), for FLOPs: 2 per parameter and token (Kaplan et al. 2020, 2.1)."""
+    architecture: Architecture | Path | None = None
+    """Its layers and widths, or the path of its `config.json`: exact FLOPs, attention included."""
     max_tokens: Annotated[int, Field(ge=1)] | None = 4096
     """Limit on new tokens where a stage gives none."""
     sampling: Sampling = Sampling()
@@ -309,6 +313,10 @@ class Model(Component):
     def label(self) -> str:
         """The name prices are looked up by."""
         return self.name
+
+    def flops(self) -> Flops | None:
+        """What its tokens cost in FLOPs; None where its size is unknown. Raises DataError."""
+        return flops_of(self.architecture, self.parameters)
 
     def check(self) -> None:
         """Raise UserError where it lacks what its calls need (a key). Nothing is sent, nothing opened."""

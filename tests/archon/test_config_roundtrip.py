@@ -24,6 +24,7 @@ from archon.backends.openai import OpenAI
 from archon.backends.scripted import Scripted
 from archon.budget import Budget, Budgets
 from archon.component import Component, Nested, Value
+from archon.compute import Architecture
 from archon.config import Config, dump, load, plain
 from archon.config.build import component
 from archon.config.build import plain as plain_value
@@ -74,6 +75,19 @@ _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("OpenAI", "headers"): _HEADERS | st.just({"X-API-Key": "${MY_KEY}"}),
 }
 """Fields whose rules are in code."""
+_ARCHITECTURES = st.builds(
+    Architecture,
+    layers=st.integers(1, 2**40),
+    hidden=st.sampled_from([64, 4096]),
+    heads=st.sampled_from([2, 32]),
+    kv_heads=st.sampled_from([None, 1, 2]),
+    ffn=st.integers(1, 2**40),
+    vocab=st.integers(1, 2**40),
+    experts=st.just(8),
+    active_experts=st.integers(1, 8),
+    dtype=st.sampled_from(["float32", "int4"]),
+)
+"""Numbers that fit together."""
 
 
 # --- random values of any configuration class ------------------------------------------------------
@@ -138,6 +152,8 @@ def _of(kind: Any, marks: list[Any], null: bool, nulls: bool, depth: int) -> st.
         return st.dictionaries(TEXT, _of(parts[1], [], True, nulls, depth), max_size=2)
     if kind is Any:
         return json_values(nulls)
+    if kind is Architecture:
+        return _ARCHITECTURES
     if isinstance(kind, type) and issubclass(kind, Value):
         return values(kind, nulls, depth)
     return _simple(kind, marks)
