@@ -161,6 +161,7 @@ class Caller:
         self.price_source = "its configuration"
         if self.price is None:
             self.price, self.price_source = price_of(config.label, prices)
+        self.flops = config.flops()
         self._tokens_per_second = 0.0
         self._max_n = backend.capabilities.max_n
         self._jitter = random.Random(f"{name}|{os.getpid()}")  # processes that share a server spread out
@@ -220,10 +221,10 @@ class Caller:
                 "Give it `price: {input: ..., output: ...}` ($ per million tokens), "
                 "or put it into the table named by ARCHON_PRICES"
             )
-        if "flops" in limited and self.config.parameters is None:
+        if "flops" in limited and self.flops is None:
             raise UnpricedModel(
                 f"a budget counts FLOPs, and the size of model {self.name!r} ({self.config.label}) is unknown. "
-                "Give it `parameters:`, the number of active parameters"
+                "Give it `parameters:`, the number of active parameters, or its `architecture:`"
             )
 
     def max_tokens(self, request: Request | ScoreRequest) -> int:
@@ -242,10 +243,9 @@ class Caller:
     ) -> Usage:
         """An upper bound of what one request for so many samples can use; not `first`: of further samples of
         a request, whose prompt came with another sample."""
-        if not first:
-            return self._usage(Tokens(completion=self.max_tokens(request) * samples), 0)
         prompt = request.prompt_bound if prompt_tokens is None else prompt_tokens
-        return self._usage(Tokens(prompt, completion=self.max_tokens(request) * samples))
+        tokens = Tokens(prompt if first else 0, completion=self.max_tokens(request) * samples)
+        return self._usage(tokens, 1 if first else 0, samples=samples, context=prompt)
 
     async def call(
         self,
@@ -321,28 +321,36 @@ class Caller:
             self.gate.refused(work.started, error.retry_after)
         return retries < self.config.retries
 
-    def heard(self, got: Completion | Scored, seconds: float) -> Usage:
-        """What it used, with its price; the speed at which the server writes is noted."""
+    def heard(self, got: Completion | Scored, seconds: float, context: int = 0) -> Usage:
+        """What it used, with its price; the speed at which the server writes is noted.
+
+        `context` is the prompt's size, where the prompt came with another sample.
+        """
         if got.requests and got.tokens.completion and seconds > 0:
             speed = got.tokens.completion / seconds
             self._tokens_per_second = max(self._tokens_per_second * 0.99, speed)
-        return self._usage(got.tokens, got.requests, seconds if got.requests else 0.0)
+        return self._usage(got.tokens, got.requests, seconds if got.requests else 0.0, context=context)
 
-    def valued(self, usage: Usage) -> Usage:
-        """One recorded call, with its price and its work as known now where they were not known then."""
+    def valued(self, usage: Usage, context: int = 0) -> Usage:
+        """One recorded call, with its price and its work as known now where they were not known then;
+        `context` as for `heard`."""
         sibling = usage.requests == 0  # of a request that has its price with another sample
         if self.price is not None and not usage.usd and (usage.unpriced or sibling):
             usd = self.price.cost(
                 usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.requests
             )
             usage = replace(usage, usd=usd, unpriced=0)
-        if self.config.parameters is not None and not usage.flops and (usage.unsized or sibling):
-            work = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
-            usage = replace(usage, flops=int(2 * self.config.parameters * work), unsized=0)
+        if self.flops is not None and not usage.flops and (usage.unsized or sibling):
+            flops = self.flops.of(
+                usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, context=context
+            )
+            usage = replace(usage, flops=flops, unsized=0)
         return usage
 
-    def _usage(self, tokens: Tokens, requests: int = 1, seconds: float = 0.0) -> Usage:
-        """Tokens with their price and their work."""
+    def _usage(
+        self, tokens: Tokens, requests: int = 1, seconds: float = 0.0, *, samples: int = 1, context: int = 0
+    ) -> Usage:
+        """Tokens of so many samples, with their price and their work."""
         usd, unpriced, flops, unsized = ZERO_USD, 0, 0, 0
         if tokens.usd is not None:
             usd = Decimal(str(tokens.usd))
@@ -350,8 +358,8 @@ class Caller:
             usd = self.price.cost(tokens.prompt, tokens.cached, tokens.completion, requests)
         else:
             unpriced = requests
-        if self.config.parameters is not None:
-            flops = int(2 * self.config.parameters * (tokens.prompt - tokens.cached + tokens.completion))
+        if self.flops is not None:
+            flops = self.flops.of(tokens.prompt, tokens.cached, tokens.completion, samples, context)
         else:
             unsized = requests
         return Usage(
@@ -400,7 +408,7 @@ class Caller:
         if completion is None:
             completion = self._generated(request, elapsed) * samples
         tokens = Tokens(0 if begun else prompt, completion=completion, estimated=estimated)
-        return self._usage(tokens, 0 if begun else 1, elapsed)
+        return self._usage(tokens, 0 if begun else 1, elapsed, samples=samples, context=prompt)
 
     def _generated(self, request: Request | ScoreRequest, elapsed: float) -> int:
         """Tokens a sample may have got when its call was cut off without telling.
@@ -517,6 +525,7 @@ class _Asking(_Work):
         super().__init__(caller, request, wanted, bill, prompt_tokens)
         self._for = request
         self._deliver = deliver
+        self._context = prompt_tokens or 0
 
     async def _make(self, deadline: float) -> None:
         caller = self._caller
@@ -532,7 +541,8 @@ class _Asking(_Work):
                         f"the backend gave sample {completion.index}, which was not asked for",
                         model=caller.name,
                     )
-                usage = caller.heard(completion, self._clock() - self.started)
+                self._context = completion.tokens.prompt or self._context or self._progress.prompt_tokens or 0
+                usage = caller.heard(completion, self._clock() - self.started, self._context)
                 self._hold.charge(usage)
                 self.missing.remove(completion.index)
                 self._deliver(completion, usage)

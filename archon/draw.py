@@ -86,6 +86,8 @@ class Draw:
         """Samples handed to the store and not yet confirmed."""
         self._tasks: list[asyncio.Task[None]] = []
         self._prompt_tokens: int | None = None
+        self._context = 0
+        """The prompt's size as it is recorded, estimates included."""
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -198,10 +200,11 @@ class Draw:
     async def _read_stored(self) -> None:
         page = await self._store.read(self._pool, self._indices, self._cursor)
         self._cursor, self._more_stored = page.cursor, not page.done
+        self._context = max((r.usage.prompt_tokens for r in page.samples), default=0) or self._context
         self._stored.extend(self._valued(recorded) for recorded in page.samples)
 
     def _valued(self, recorded: Recorded) -> Recorded:
-        usage = self._caller.valued(recorded.usage)
+        usage = self._caller.valued(recorded.usage, self._context)
         return recorded if usage is recorded.usage else replace(recorded, usage=usage)
 
     async def _follow(self, script: Script) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from archon.backends.base import Completion, Request, Sampling, Tokens
+from archon.backends.base import Completion, Progress, Request, Sampling, Tokens
 from archon.backends.scripted import Reply
 from archon.budget import Budget, Meter
 from archon.calling import Caller, Gate
+from archon.compute import Architecture
 from archon.errors import (
     ArchonError,
     BudgetExhausted,
@@ -20,6 +21,7 @@ from archon.errors import (
     UnpricedModel,
 )
 from archon.prices import Price
+from archon.usage import Usage
 from tests.archon.desk import REQUEST, Desk, failing
 from tests.archon.virtual import virtually
 
@@ -74,6 +76,61 @@ def test_flops_are_two_per_parameter_and_token_that_was_not_cached() -> None:
     usage = desk.caller.heard(Completion(0, "x", tokens=Tokens(100, 40, 50)), 1.0)
     assert (usage.flops, usage.unsized) == (2 * 7_000_000_000 * 110, 0)
     assert Desk(lambda call: "x").caller.heard(Completion(0, "x"), 1.0).unsized == 1
+
+
+TINY = Architecture(layers=2, hidden=8, heads=2, ffn=16, vocab=50)
+
+
+def test_by_its_architecture_the_samples_of_a_request_cost_what_the_request_costs() -> None:
+    """The prompt is read with the first, and seen by all of them."""
+
+    async def work() -> None:
+        desk = Desk(lambda call: "w " * (call.index + 1), architecture=TINY, max_n=3)
+        await desk.call(0, 1, 2)
+        usages = [usage for _, _, usage in desk.delivered]
+        assert [u.prompt_tokens for u in usages] == [2, 0, 0]
+        alone = [TINY.flops.of(2, 2, n) for n in (1, 2, 3)]
+        assert [u.flops for u in usages] == [TINY.flops.of(2, 0, 1), *alone[1:]]
+        assert sum(u.unsized for u in usages) == 0
+
+    virtually(work())
+
+
+def test_a_flops_budget_reserves_the_longest_reply_and_settles_what_came() -> None:
+    async def work() -> None:
+        desk = Desk(lambda call: Reply("one two", latency=1), architecture=TINY)
+        most = TINY.flops.of(REQUEST.prompt_bound, 0, 50)
+        meter = Meter("run", Budget(flops=most))
+        calling = asyncio.ensure_future(desk.call(0, meter=meter))
+        await asyncio.sleep(0.5)
+        assert (meter.held["flops"], meter.spent["flops"]) == (most, 0)
+        await calling
+        assert (meter.held["flops"], meter.spent["flops"]) == (0, TINY.flops.of(2, 0, 2))
+        with pytest.raises(BudgetExhausted):
+            await desk.call(1, meter=meter)
+        assert len(desk.backend.calls) == 1
+
+    virtually(work())
+
+
+def test_a_cancelled_call_costs_the_prompt_and_what_had_come_of_every_sample() -> None:
+    caller = Desk(lambda call: "x", architecture=TINY).caller
+    progress = Progress()
+    progress.sent, progress.prompt_tokens, progress.completion_tokens = True, 10, 8
+    whole = caller.partial(REQUEST, 4, progress, 1.0, None, begun=False)
+    rest = caller.partial(REQUEST, 4, progress, 1.0, None, begun=True)
+    assert whole.flops == TINY.flops.of(10, 0, 8, samples=4)
+    assert rest.flops == TINY.flops.of(10, 10, 8, samples=4), "the prompt was billed with those that came"
+
+
+def test_what_was_recorded_before_the_size_was_known_is_counted_by_its_own_context() -> None:
+    caller = Desk(lambda call: "x", architecture=TINY).caller
+    first = Usage(1, prompt_tokens=20, completion_tokens=5, unsized=1)
+    sibling = Usage(0, completion_tokens=5)
+    valued = [caller.valued(first), caller.valued(sibling, 20)]
+    assert sum(u.flops for u in valued) == TINY.flops.of(20, 0, 10, samples=2)
+    assert valued[0].unsized == 0
+    assert caller.valued(valued[0]) == valued[0], "and what is recorded stays"
 
 
 @pytest.mark.parametrize(
