@@ -1,0 +1,214 @@
+"""The model `vllm`: what a configuration says about a vLLM server, and what follows from it before it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from archon.backends.base import Model
+from archon.backends.openai import OpenAI
+from archon.backends.servers import Overrides
+from archon.errors import UserError
+
+if TYPE_CHECKING:
+    from archon.backends.vllm.replicas import VLLMBackend
+
+_SECRET = re.compile(r"(^|_)(token|key|secret|password)$", re.IGNORECASE)
+_OURS = {
+    "model": "write `model:` beside `options:`",
+    "host": "the server listens on this machine only",
+    "port": "write `port:` beside `options:`",
+    "uds": "the server is asked over a port",
+    "api_key": "put the key into the environment as VLLM_API_KEY, which the server and we both read",
+}
+"""Options that are not the user's to set, and what to do instead."""
+_SILENT = frozenset(
+    "block_size data_parallel_size disable_log_stats enable_log_requests enable_prefix_caching "
+    "enable_prompt_tokens_details enforce_eager gpu_memory_utilization kv_cache_memory_bytes max_log_len "
+    "max_num_batched_tokens max_num_seqs pipeline_parallel_size scheduling_policy tensor_parallel_size "
+    "uvicorn_log_level".split()
+)
+"""Options that change how fast a model answers, and not what: they tell no samples apart."""
+_DEFAULTS = {"enable_prompt_tokens_details": True}
+"""What the account needs: how much of a prompt was in the cache."""
+_SAMPLED = 64 * 1024
+
+
+class VLLM(Model):
+    """A model on a vLLM server.
+
+    Without `url` the server is ours: started when it is first needed, shared by everything that names the
+    same model with the same options, and ended when the last of them is done. A failed start is an error
+    with the end of the server's log.
+    """
+
+    name: ClassVar[str] = "vllm"
+
+    model: str = Field(min_length=1)
+    """A folder with weights, or a name on the Hugging Face hub."""
+    url: str | None = None
+    """The address of a server that runs already, up to `/v1`; nothing is started then."""
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Servers side by side; a request goes to the one with the least to do."""
+    port: Annotated[int, Field(ge=1, le=65535)] | Literal["auto"] = "auto"
+    """The first replica's port, the others' follow; a free one where `auto`."""
+    python: str | None = None
+    """The Python that has vLLM; ARCHON_VLLM_PYTHON, or our own, where not given."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """vLLM's engine and server options by their names: `max_model_len: 4096`, `enforce_eager: true`."""
+    environment: Mapping[str, str] = Field(default_factory=dict)
+    """Further environment variables of the server."""
+    keep: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Seconds the server waits for another run before it ends."""
+    start_timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds a server may take to start: weights are loaded and kernels compiled."""
+    api: Literal["chat", "completions"] = "chat"
+    """Chats, or raw text to continue (base models)."""
+    capabilities: Overrides = Overrides()
+    """What this server can do otherwise than its version says."""
+    stream: bool = False
+    """Receive tokens as they are generated (see `openai`)."""
+    transport: Literal["aiohttp", "httpx"] = "aiohttp"
+    """The client's HTTP transport."""
+    api_key_env: str = "VLLM_API_KEY"
+    """The environment variable that holds the server's key, where it wants one."""
+
+    @field_validator("options")
+    @classmethod
+    def _no_option_of_ours(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in value:
+            plain = name.lstrip("-").replace("-", "_")
+            if plain in _OURS:
+                raise ValueError(f"the option {name!r} is not set here: {_OURS[plain]}")
+            if plain != name:
+                raise ValueError(f"write the option {name!r} as {plain!r}")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name in value:
+            if _SECRET.search(name):
+                raise ValueError(
+                    f"the variable {name!r} looks like a secret, which does not belong in a configuration; "
+                    "set it in the environment, which the server inherits"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _ours_or_another_s(self) -> Self:
+        if self.url is not None:
+            for name in ("replicas", "port", "python", "options", "environment", "keep", "start_timeout"):
+                if name in self.given():
+                    raise ValueError(
+                        f"`{name}` is for a server that is started, and `url` names one that runs"
+                    )
+            self.client(self.url)
+        return self
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether it completes raw text."""
+        return self.api == "completions"
+
+    @property
+    def label(self) -> str:
+        """Prices go by the model's name."""
+        return self.model
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its weights are on this machine, if they are."""
+        path = Path(self.model).expanduser()
+        return path.resolve() if path.is_dir() else None
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Its weights and every option that may change what it says; not where it runs."""
+        if self.url is not None:
+            return {"backend": "vllm", "url": self.url.rstrip("/"), "model": self.model, "api": self.api}
+        folder = self.folder
+        options = {name: self.options[name] for name in sorted(self.options) if name not in _SILENT}
+        named = (
+            {"model": self.model} if folder is None else {"model": folder.name, "weights": contents(folder)}
+        )
+        return {"backend": "vllm", **named, "api": self.api, "options": options}
+
+    @property
+    def flags(self) -> list[str]:
+        """Its options as vLLM's command line takes them."""
+        return [word for name, value in {**_DEFAULTS, **self.options}.items() for word in _flag(name, value)]
+
+    def client(self, url: str) -> OpenAI:
+        """How one server of it is asked."""
+        return OpenAI(
+            model=self.model if self.folder is None or self.url is not None else str(self.folder),
+            base_url=url,
+            server="vllm",
+            api=self.api,
+            api_key_env=self.api_key_env,
+            capabilities=self.capabilities,
+            stream=self.stream,
+            transport=self.transport,
+            timeout=self.timeout,
+            max_concurrency=self.max_concurrency,
+        )
+
+    def check(self) -> None:
+        """Raise UserError where the model is a folder without one, or where no Python has vLLM."""
+        if self.url is not None:
+            return
+        folder = self.folder
+        looks_local = self.model.startswith(("/", "~", "./", "../"))
+        if looks_local and folder is None:
+            raise UserError(
+                f"there is no folder {self.model!r}. Name one with weights, or a model on the hub"
+            )
+        if folder is not None and not (folder / "config.json").is_file():
+            raise UserError(
+                f"the folder {self.model!r} has no `config.json`. Name a folder with a model in Hugging Face's format"
+            )
+
+    def connect(self) -> VLLMBackend:
+        """Ready to start; nothing runs yet."""
+        from archon.backends.vllm.replicas import VLLMBackend
+
+        return VLLMBackend(self)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """One option as words: `--flag`, `--no-flag`, `--flag VALUE ...`."""
+    import json
+
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag] if value else ["--no-" + name.replace("_", "-")]
+    values = value if isinstance(value, list | tuple) else [value]
+    return [flag, *(json.dumps(v) if isinstance(v, Mapping) else str(v) for v in values)]
+
+
+def contents(folder: Path) -> str:
+    """A digest of a model's folder: names, sizes, and the beginning and end of every file of its own."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return _digest(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, size, _ in files:
+        digest.update(f"{Path(path).name}\0{size}\0".encode())
+        with Path(path).open("rb") as file:
+            digest.update(file.read(_SAMPLED))
+            if size > 2 * _SAMPLED:
+                file.seek(size - _SAMPLED)
+            digest.update(file.read(_SAMPLED))
+    return digest.hexdigest()
