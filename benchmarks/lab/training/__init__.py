@@ -1,0 +1,1 @@
+"""How the nano models are trained: `python -m archon.benchmarks.lab.training` (needs the `train` extra)."""

@@ -1,0 +1,86 @@
+"""Samples of a nano model on training tasks: what verifying and rewarding are learnt from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from archon.backends.nano.backend import Nano
+
+from archon.backends.base import Backend, Progress, Request, Sampling
+from archon.benchmarks.lab.family import Task
+from archon.benchmarks.lab.training.attempts import Attempt, graded
+from archon.benchmarks.lab.training.labels import Labelled
+from archon.problem import Message
+
+_AT_ONCE = 64
+
+
+class Asked(NamedTuple):
+    """A question, and the beginning of the reply where that is given."""
+
+    question: str
+    prefix: str = ""
+
+
+async def sampled(
+    weights: Path, asked: Sequence[Asked], n: int, *, temperature: float, seed: int
+) -> list[list[str]]:
+    """`n` whole replies (given beginnings included) to each question, in order."""
+    backend = Nano(weights=str(weights)).connect()
+    gate = asyncio.Semaphore(_AT_ONCE)
+    try:
+        return list(await asyncio.gather(*(_some(backend, gate, a, n, temperature, seed) for a in asked)))
+    finally:
+        await backend.close()
+
+
+async def _some(
+    backend: Backend, gate: asyncio.Semaphore, asked: Asked, n: int, temperature: float, seed: int
+) -> list[str]:
+    sampling = Sampling(temperature=temperature, max_tokens=400, seed=seed)
+    request = Request((Message(role="user", content=asked.question),), prefix=asked.prefix, sampling=sampling)
+    async with gate:
+        replies = [c async for c in backend.complete(request, range(n), Progress())]
+    return [asked.prefix + reply.text for reply in sorted(replies, key=lambda c: c.index)]
+
+
+async def attempted(
+    weights: Path, drawn: Sequence[Task], n: int, *, temperature: float, seed: int
+) -> list[Attempt]:
+    """`n` graded attempts at each task."""
+    asked = [Asked(task.question) for task in drawn]
+    replies = await sampled(weights, asked, n, temperature=temperature, seed=seed)
+    attempts = [Attempt(task, reply) for task, some in zip(drawn, replies, strict=True) for reply in some]
+    await graded(attempts)
+    return attempts
+
+
+async def labelled(
+    weights: Path, attempts: Sequence[Attempt], n: int, *, temperature: float, seed: int
+) -> list[Labelled]:
+    """Monte Carlo labels: from the start and from the end of each line but the last, the share of `n` continuations
+    that come out right; at the end of the reply, whether it is right."""
+    places = [[0, *(i + 1 for i, c in enumerate(a.reply) if c == "\n")] for a in attempts]
+    asked = [
+        (a, place, Asked(a.task.question, a.reply[:place]))
+        for a, some in zip(attempts, places, strict=True)
+        for place in some
+    ]
+    replies = await sampled(weights, [q for *_, q in asked], n, temperature=temperature, seed=seed)
+    ends = [
+        [Attempt(a.task, reply) for reply in some] for (a, _, _), some in zip(asked, replies, strict=True)
+    ]
+    await graded([end for some in ends for end in some])
+    labels: list[dict[int, float]] = [{} for _ in attempts]
+    index = {id(a): i for i, a in enumerate(attempts)}
+    for (attempt, place, _), some in zip(asked, ends, strict=True):
+        labels[index[id(attempt)]][place] = sum(end.right for end in some) / len(some)
+    for attempt, known in zip(attempts, labels, strict=True):
+        known[len(attempt.reply)] = float(attempt.right)
+    return [
+        Labelled(a.task.question, a.reply, known, a.task.family)
+        for a, known in zip(attempts, labels, strict=True)
+    ]
