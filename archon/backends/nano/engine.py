@@ -1,0 +1,205 @@
+"""Continuous batching: the samples of all requests share decoding steps; who finishes leaves, who waits enters.
+
+(Yu et al. 2022, Orca.) A prompt is read once for all of its samples, and what is read of it is kept for the next that
+begins alike. One thread, no clock, no files: `add`, `cancel` and `step` are all there is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from archon.backends.nano.batch import Batch
+from archon.backends.nano.llama import Floats, Llama, Prefix
+from archon.backends.nano.sampling import Choice, choose, log_probabilities
+from archon.backends.nano.tokens import EOS
+
+_KEPT_BYTES = 64 << 20
+"""Memory for prompts that were read."""
+
+
+class Ask(NamedTuple):
+    """Samples of one prompt."""
+
+    key: int
+    """Names the request."""
+    tokens: tuple[int, ...]
+    """The prompt."""
+    samples: tuple[tuple[int, int | None], ...]
+    """Number and seed of each; without a seed it is random."""
+    choice: Choice
+    limit: int
+    """New tokens at most; the model's context ends a sample as well."""
+    stops: tuple[tuple[int, ...], ...] = ()
+    """Stop strings."""
+    logprobs: int | None = None
+    """Alternatives per token, where log-probabilities are wanted."""
+
+
+class Logprob(NamedTuple):
+    """The log-probability of a token, with the likeliest ones."""
+
+    value: float
+    top: tuple[tuple[int, float], ...]
+
+
+class Done(NamedTuple):
+    """One finished sample."""
+
+    key: int
+    number: int
+    tokens: tuple[int, ...]
+    """All that were generated, those that ended it included."""
+    text: int
+    """How many of them are its text."""
+    stop: int | None
+    """Which stop string ended it; -1 is the end of the turn, None the limit."""
+    logprobs: tuple[Logprob, ...] | None
+    cached: int
+    """Tokens of the prompt that were read before."""
+
+
+class _Sample:
+    """A sample in flight."""
+
+    def __init__(
+        self, ask: Ask, number: int, seed: int | None, prefix: Prefix, cached: int, limit: int
+    ) -> None:
+        self.ask = ask
+        self.number = number
+        self.prefix = prefix
+        self.cached = cached
+        self.limit = limit
+        self.uniform = np.random.default_rng(seed).random(limit)
+        self.tokens: list[int] = []
+        self.logprobs: list[Logprob] = []
+
+    def finished(self) -> Done | None:
+        """The sample, if its last token ended it."""
+        tokens, ask = self.tokens, self.ask
+        text, stop = len(tokens), None
+        if tokens[-1] == EOS:
+            text, stop = text - 1, -1
+        else:
+            ended = (n for n, one in enumerate(ask.stops) if tuple(tokens[-len(one) :]) == one)
+            stop = max(ended, key=lambda n: len(ask.stops[n]), default=None)
+            if stop is not None:
+                text -= len(ask.stops[stop])
+            elif len(tokens) < self.limit:
+                return None
+        logprobs = None if ask.logprobs is None else tuple(self.logprobs)
+        return Done(ask.key, self.number, tuple(tokens), text, stop, logprobs, self.cached)
+
+
+class Engine:
+    """Generates with one model."""
+
+    def __init__(self, model: Llama, capacity: int = 256) -> None:
+        self.model = model
+        self._batch: Batch[_Sample] = Batch(model.shape, capacity)
+        self._waiting: deque[tuple[Ask, int, int | None]] = deque()
+        self._read: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+        self._cached: dict[int, int] = {}
+        """By request: how much of its prompt had been read before it came."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._waiting and not self._batch.rows
+
+    def add(self, ask: Ask) -> None:
+        """Samples to generate. The prompt must leave room for a token."""
+        self._waiting.extend((ask, number, seed) for number, seed in ask.samples)
+
+    def cancel(self, key: int) -> int:
+        """Let a request's unfinished samples go; returns the tokens that they had got."""
+        self._waiting = deque(entry for entry in self._waiting if entry[0].key != key)
+        self._cached.pop(key, None)
+        places = [place for place, sample in enumerate(self._batch.rows) if sample.ask.key == key]
+        tokens = sum(len(self._batch.rows[place].tokens) for place in places)
+        for place in reversed(places):
+            self._batch.remove(place)
+        return tokens
+
+    def step(self) -> list[Done]:
+        """One token more for every sample; returns those that it ended."""
+        done = self._admit()
+        rows = self._batch.rows
+        if rows:
+            logits = self.model.step(np.array([sample.tokens[-1] for sample in rows]), self._batch)
+            ended = self._draw(rows, logits)
+            done += ended.values()
+            for place in reversed(ended):
+                self._batch.remove(place)
+        return done
+
+    def read(self, tokens: tuple[int, ...]) -> tuple[Prefix, int]:
+        """A sequence, read; and how much of it had been read before."""
+        best, common = None, 0
+        for kept in self._read.values():
+            same = _common(kept.tokens, tokens)
+            if same > common:
+                best, common = kept, same
+        if best is not None and common == len(best.tokens) == len(tokens):
+            self._read.move_to_end(tokens)
+            return best, common
+        past = None if best is None else best.cut(common)
+        prefix = (
+            past if past is not None and common == len(tokens) else self.model.read(tokens[common:], past)
+        )
+        self._read[tokens] = prefix
+        while len(self._read) > 1 and sum(kept.nbytes for kept in self._read.values()) > _KEPT_BYTES:
+            self._read.popitem(last=False)
+        return prefix, common
+
+    def _admit(self) -> list[Done]:
+        """Let samples enter, with their first token; returns those that end with it."""
+        fresh: list[_Sample] = []
+        while self._waiting and len(self._batch) + len(fresh) < self._batch.capacity:
+            ask, number, seed = self._waiting.popleft()
+            prefix, cached = self.read(ask.tokens)
+            cached = self._cached.setdefault(ask.key, cached)  # all of a request's samples came at once
+            if not self._waiting or self._waiting[0][0].key != ask.key:
+                del self._cached[ask.key]
+            limit = min(ask.limit, self.model.shape.positions - prefix.size)
+            fresh.append(_Sample(ask, number, seed, prefix, cached, limit))
+        if not fresh:
+            return []
+        ended = self._draw(fresh, np.stack([sample.prefix.outcome[-1] for sample in fresh]))
+        for place, sample in enumerate(fresh):
+            if place not in ended:
+                self._batch.add(sample)
+        return list(ended.values())
+
+    def _draw(self, samples: Sequence[_Sample], logits: Floats) -> dict[int, Done]:
+        """Give each sample its next token; returns those that it ended, by place, in order."""
+        uniform = np.array([sample.uniform[len(sample.tokens)] for sample in samples])
+        tokens = choose(logits, [sample.ask.choice for sample in samples], uniform).tolist()
+        told = [place for place, sample in enumerate(samples) if sample.ask.logprobs is not None]
+        if told:
+            for place, logs in zip(told, log_probabilities(logits[told]), strict=True):
+                likeliest = np.argsort(-logs, kind="stable")[: samples[place].ask.logprobs]
+                top = tuple((int(token), float(logs[token])) for token in likeliest)
+                samples[place].logprobs.append(Logprob(float(logs[tokens[place]]), top))
+        ended = {}
+        for place, (sample, token) in enumerate(zip(samples, tokens, strict=True)):
+            sample.tokens.append(token)
+            done = sample.finished()
+            if done is not None:
+                ended[place] = done
+        return ended
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many tokens two sequences begin with alike."""
+    least, most = 0, min(len(one), len(other))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if one[least:middle] == other[least:middle]:
+            least = middle
+        else:
+            most = middle - 1
+    return least
