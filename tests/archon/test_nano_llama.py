@@ -16,15 +16,13 @@ from archon.backends.nano.llama import Llama, Prefix
 from archon.errors import DataError
 from tests.archon.nano_model import random_folder
 
-Doubles = NDArray[np.float64]
-
 
 class Row:
     def __init__(self, prefix: Prefix) -> None:
         self.prefix = prefix
 
 
-def plainly(folder: Path, tokens: list[int]) -> Doubles:
+def plainly(folder: Path, tokens: list[int]) -> Any:
     """Hidden states by the definition: every position looks at all before it, in float64 and without any cache."""
     config = json.loads((folder / "config.json").read_text())
     w = {
@@ -32,10 +30,10 @@ def plainly(folder: Path, tokens: list[int]) -> Doubles:
     }
     heads, kv, size = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
 
-    def normed(x: Doubles, gain: str) -> Doubles:
+    def normed(x: Any, gain: str) -> Any:
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + config["rms_norm_eps"]) * w[gain]
 
-    def turned(x: Doubles) -> Doubles:
+    def turned(x: Any) -> Any:
         angles = np.arange(len(x))[:, None] / 10000 ** (np.arange(0, size, 2) / size)
         cos, sin = np.cos(np.tile(angles, 2))[:, None], np.sin(np.tile(angles, 2))[:, None]
         return x * cos + np.concatenate((-x[..., size // 2 :], x[..., : size // 2]), -1) * sin
@@ -201,5 +199,5 @@ def test_a_tensor_beyond_the_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_nowhere_are_an_error_that_says_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="neither shipped .* nor a folder"):
+    with pytest.raises(DataError, match=r"neither shipped .* nor a folder"):
         locate(str(tmp_path / "nothing"))

@@ -78,7 +78,7 @@ class Llama:
         self._embedding = take("model.embed_tokens", s.vocabulary, s.hidden)
         self._layers = [_layer(take, f"model.layers.{number}.", s) for number in range(s.layers)]
         head = take("score", 1, s.hidden) if s.rewards else self._embedding
-        self._head = head * take("model.norm", s.hidden)
+        self._head: Floats = head * take("model.norm", s.hidden)
         angles = np.arange(s.positions)[:, None] * s.theta ** (-np.arange(0, s.head_dim, 2) / s.head_dim)
         self._cos, self._sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         self._tile = _tile((*self._layers[0], self._head), s.head_dim)

@@ -1,0 +1,115 @@
+"""A worker: one engine in a process of its own, which takes and gives lines of JSON.
+
+    python -P -m archon.backends.nano.worker FOLDER SAMPLES_AT_ONCE
+
+It ends when its standard input does: with its parent, however that ends. Between two steps it takes what has come, so a
+cancelled sample gets no further token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from archon.backends.nano.engine import Ask, Engine
+from archon.backends.nano.llama import Llama
+from archon.backends.nano.sampling import Choice
+from archon.errors import DataError
+
+
+def main(folder: str, capacity: str) -> None:
+    """Serve until standard input ends."""
+    replies = os.dup(1)
+    os.dup2(2, 1)  # whatever prints does not speak for us
+    try:
+        worker = _Worker(Engine(Llama(Path(folder)), int(capacity)), replies)
+    except (DataError, OSError) as error:
+        _write(replies, [{"op": "failed", "why": str(error)}])
+        return
+    try:
+        worker.serve()
+    except BrokenPipeError:
+        pass
+
+
+class _Worker:
+    def __init__(self, engine: Engine, replies: int) -> None:
+        self._engine = engine
+        self._replies = replies
+        self._to_score: deque[Mapping[str, Any]] = deque()
+        self._rest = b""
+
+    def serve(self) -> None:
+        """Step as long as there is work, and wait for it otherwise."""
+        while True:
+            said: list[Mapping[str, Any]] = []
+            messages = self._take(wait=self._engine.idle and not self._to_score)
+            if messages is None:
+                return
+            for message in messages:
+                said += self._obey(message)
+            if self._to_score:
+                said.append(self._score(self._to_score.popleft()))
+            if not self._engine.idle:
+                said += ({"op": "done", **done._asdict()} for done in self._engine.step())
+            if said:
+                _write(self._replies, said)
+
+    def _take(self, *, wait: bool) -> list[Mapping[str, Any]] | None:
+        """What has come; None once nothing can come any more."""
+        messages: list[Mapping[str, Any]] = []
+        while select.select([0], [], [], None if wait and not messages else 0)[0]:
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                return None
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            messages += map(json.loads, lines)
+        return messages
+
+    def _obey(self, message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        key = message["key"]
+        if message["op"] == "score":
+            self._to_score.append(message)
+        elif message["op"] == "cancel":
+            self._to_score = deque(other for other in self._to_score if other["key"] != key)
+            return [{"op": "cancelled", "key": key, "tokens": self._engine.cancel(key)}]
+        else:
+            self._engine.add(
+                Ask(
+                    key,
+                    tuple(message["tokens"]),
+                    tuple((number, seed) for number, seed in message["samples"]),
+                    Choice(*message["choice"]),
+                    message["limit"],
+                    tuple(map(tuple, message["stops"])),
+                    message["logprobs"],
+                )
+            )
+        return []
+
+    def _score(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        prefix, cached = self._engine.read(tuple(message["tokens"]))
+        scores = [float(prefix.outcome[place]) for place in message["places"]]
+        return {
+            "op": "scored",
+            "key": message["key"],
+            "number": message["number"],
+            "scores": scores,
+            "cached": cached,
+        }
+
+
+def _write(file: int, messages: list[Mapping[str, Any]]) -> None:
+    data = memoryview("".join(json.dumps(message) + "\n" for message in messages).encode())
+    while data:
+        data = data[os.write(file, data) :]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
