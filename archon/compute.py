@@ -205,10 +205,8 @@ class Architecture(Value):
         return (3 if self.gated else 2) * self.hidden * width
 
 
-def flops_of(architecture: Architecture | Path | None, parameters: float | None) -> Flops | None:
-    """What tokens cost a model of this configuration; None where its size is unknown. Raises DataError."""
-    if isinstance(architecture, Path):
-        architecture = Architecture.read(architecture)
+def flops_of(architecture: Architecture | None, parameters: float | None) -> Flops | None:
+    """What tokens cost a model of this size; None where it is unknown."""
     if architecture is not None:
         return architecture.flops
     return None if parameters is None else Flops(int(2 * parameters), exact=False)

@@ -273,6 +273,15 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Starts(Protocol):
+    """What a backend has beside the methods of `Backend` where what it asks may have to be started first."""
+
+    async def ready(self) -> None:
+        """Wait until it can be asked: before every attempt, outside its time limit. Raises FatalError."""
+        ...
+
+
 class Model(Component):
     """A model that stages can name: where it runs, what it costs, how hard to push it.
 
@@ -280,6 +289,8 @@ class Model(Component):
     """
 
     kind: ClassVar[str] = "backend"
+    short: ClassVar[str] = "model"
+    """The field that `--model BACKEND:...` fills."""
 
     price: Price | None = None
     """Dollars per million tokens; looked up in the price tables where not given."""
@@ -314,9 +325,14 @@ class Model(Component):
         """The name prices are looked up by."""
         return self.name
 
+    def shape(self) -> Architecture | None:
+        """Its architecture, where that is known. Raises DataError."""
+        given = self.architecture
+        return Architecture.read(given) if isinstance(given, Path) else given
+
     def flops(self) -> Flops | None:
         """What its tokens cost in FLOPs; None where its size is unknown. Raises DataError."""
-        return flops_of(self.architecture, self.parameters)
+        return flops_of(self.shape(), self.parameters)
 
     def check(self) -> None:
         """Raise UserError where it lacks what its calls need (a key). Nothing is sent, nothing opened."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from archon.backends.scripted import Scripted
 from archon.compute import Architecture, Flops, flops_of
 from archon.errors import DataError
 
@@ -102,6 +103,7 @@ def one_by_one(model: Architecture, prompt: int, cached: int, lengths: list[int]
     return count
 
 
+@settings(deadline=None)
 @given(prompt=COUNTS, kept=COUNTS, completion=COUNTS, samples=st.integers(1, 4))
 def test_flops_are_the_sum_over_every_token_s_own_context(
     prompt: int, kept: int, completion: int, samples: int
@@ -113,6 +115,7 @@ def test_flops_are_the_sum_over_every_token_s_own_context(
     assert found == one_by_one(SMALL, prompt, cached, lengths)
 
 
+@settings(deadline=None)
 @given(prompt=COUNTS, lengths=st.lists(COUNTS, min_size=1, max_size=4))
 def test_the_samples_of_a_request_add_up_to_the_request(prompt: int, lengths: list[int]) -> None:
     """The prompt is counted with the first sample; the others only see it."""
@@ -121,6 +124,7 @@ def test_the_samples_of_a_request_add_up_to_the_request(prompt: int, lengths: li
     assert apart == one_by_one(SMALL, prompt, 0, lengths)
 
 
+@settings(deadline=None)
 @given(prompt=COUNTS, more=COUNTS, completion=COUNTS, longer=COUNTS, cached=COUNTS)
 def test_a_bound_on_the_tokens_is_a_bound_on_the_flops(
     prompt: int, more: int, completion: int, longer: int, cached: int
@@ -183,8 +187,9 @@ def test_numbers_that_do_not_fit_together_are_refused(wrong: dict[str, int]) -> 
 
 
 def test_the_architecture_wins_over_the_parameters_and_neither_is_unknown(tmp_path: Path) -> None:
-    read(tmp_path, LLAMA_8B)
     assert flops_of(None, None) is None
     assert flops_of(None, 7e9) == Flops(14_000_000_000, exact=False)
     assert flops_of(SMALL, 7e9) == SMALL.flops
-    assert flops_of(tmp_path, None) == Architecture.read(tmp_path).flops
+    model = read(tmp_path, LLAMA_8B)
+    assert Scripted(architecture=tmp_path).shape() == model
+    assert Scripted(architecture=model, parameters=1).flops() == model.flops
