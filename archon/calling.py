@@ -161,7 +161,7 @@ class Caller:
         self.price_source = "its configuration"
         if self.price is None:
             self.price, self.price_source = price_of(config.label, prices)
-        self.flops = config.flops()
+        self.flops, self.shape = config.flops(), config.shape()
         self._tokens_per_second = 0.0
         self._max_n = backend.capabilities.max_n
         self._jitter = random.Random(f"{name}|{os.getpid()}")  # processes that share a server spread out
