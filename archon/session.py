@@ -23,6 +23,7 @@ from archon.backends.base import Backend, Model, Sampling
 from archon.budget import Budgets, Meter
 from archon.calling import Caller, Gate
 from archon.candidate import Candidate, Outcome, StopReason
+from archon.engine import Engine, EngineFigures
 from archon.errors import AllCandidatesFailed, BudgetExhausted, UnknownName
 from archon.flow import Flow
 from archon.graph import Graph, Place
@@ -314,6 +315,17 @@ class Session:
                 gate = self._gates[backend.endpoint] = Gate(config.concurrency, config.max_concurrency)
             caller = self._callers[name] = Caller(name, config, backend, gate, self._prices)
         return caller
+
+    async def engines(self) -> dict[str, EngineFigures]:
+        """What the engines that were asked something tell of their work, by endpoint."""
+        found: dict[str, EngineFigures] = {}
+        for caller in self._callers.values():
+            backend = caller.backend
+            if isinstance(backend, Engine) and backend.endpoint not in found:
+                figures = await backend.figures()
+                if figures is not None:
+                    found[backend.endpoint] = figures
+        return found
 
     def sampling(self, model: str, own: Sampling | None) -> Sampling:
         """Sampling parameters for a call: the stage's over the model's, with the limit and the seed."""

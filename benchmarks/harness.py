@@ -23,7 +23,10 @@ from pydantic import ValidationError
 from archon import registry
 from archon.benchmarks.benchmark import Dataset, Truth, fingerprint
 from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json, write_whole
+from archon.calling import Caller
 from archon.candidate import Candidate, Outcome
+from archon.config.build import fields_of
+from archon.engine import EngineFigures
 from archon.errors import AllCandidatesFailed, DataError, UserError
 from archon.graph import Graph
 from archon.ledger import Ledger
@@ -85,6 +88,7 @@ class Harness:
         self.records: dict[str, Record] = {}
         self._interim = True
         self._interim_due = time.monotonic() + _INTERIM_SECONDS
+        self._engines: dict[str, EngineFigures] = {}
         self._notes = [*plan.dataset.notes, *_comparing(plan.graph)]
         self._selectors = self._reported()
 
@@ -116,6 +120,7 @@ class Harness:
                 else:
                     _leave(self.folder)
             raise
+        self._engines = await self.session.engines()
         return self._write(interrupted=False)
 
     async def _all(self, problems: Sequence[Problem]) -> None:
@@ -214,17 +219,22 @@ class Harness:
             samples=self.plan.samples,
             seed=self.session.seed,
             notes=self._notes,
-            models={
-                name: dict(self.session.caller(name).backend.identity) for name in self.plan.graph.models
-            },
+            models={name: _described(self.session.caller(name)) for name in self.plan.graph.models},
             early_stopping=any(p.stage.stops_early for p in self.plan.graph.places.values()),
             interrupted=interrupted,
+            engines={endpoint: figures.as_json() for endpoint, figures in self._engines.items()},
         )
         data = summarise(info, records)
         write_whole(self.folder / "problems.jsonl", "".join(record.line() + "\n" for record in records))
         write_json(self.folder / "info.json", asdict(info))
         write_json(self.folder / "results.json", data)
         return Results(self.folder, data, records)
+
+
+def _described(caller: Caller) -> dict[str, Any]:
+    """Which model it is, and its architecture where that is known: idealised time is computed from it."""
+    shape = caller.shape
+    return {**caller.backend.identity, **({} if shape is None else {"architecture": fields_of(shape)})}
 
 
 def _finished(folder: Path) -> bool:

@@ -13,15 +13,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from archon.benchmarks.account import worth_showing
+from archon.benchmarks.idealised import Axis, label
 from archon.benchmarks.results import Record, Results, causes, write_whole
 from archon.benchmarks.statistics.paired import Comparison
+from archon.engine import EngineFigures
 from archon.usage import Usage, describe
 
 _MOST_CAUSES = 3
+_COSTS = {
+    "tokens": "tokens per problem",
+    "usd": "$ per problem",
+    "flops": "FLOPs per problem",
+    "seconds": "seconds per problem",
+}
 
 
-def show(results: Results, console: Console) -> None:
-    """Print a run's figures, with what they are over and what they cost."""
+def show(results: Results, console: Console, axis: Axis | None = None) -> None:
+    """Print a run's figures, with what they are over and what they cost, on one axis if that is named."""
     data = results.data
     drawn = f", {data['samples']} samples each" if data["samples"] else ""
     benchmark, pipeline = escape(data["benchmark"]), escape(data["pipeline"])
@@ -31,12 +39,14 @@ def show(results: Results, console: Console) -> None:
     if data["interrupted"]:
         console.print("[yellow]interrupted: these figures are over the problems that were finished[/yellow]")
     if data["coverage"] or data["selected"]:
-        console.print(_curves(data))
+        console.print(_curves(data, ("tokens", "usd") if axis is None else (axis,)))
         console.print(
             "Percent [95% interval over problems]. Coverage: some sample of k is right. "
             "Selectors: the one they choose of k is right, by what is visible.",
             style="dim",
         )
+    if axis == "seconds":
+        console.print(f"Cost: {label(data)} (docs/costs.md)", style="dim")
     accuracy = data["pipeline_accuracy"]
     if accuracy["value"] is not None:
         console.print(f"The pipeline's own choice: {_cell(accuracy)}% right")
@@ -52,6 +62,8 @@ def show(results: Results, console: Console) -> None:
     _show_causes(results.records, console)
     console.print(f"Recorded cost: {describe(Usage.from_json(data['usage']))}")
     console.print(f"Spent in this run: {describe(Usage.from_json(data['fresh']))}")
+    for endpoint, figures in (data.get("engines") or {}).items():
+        console.print(f"Engine {escape(endpoint)}: {EngineFigures.from_json(figures).describe()}")
     for note in data["notes"]:
         console.print(f"Note: {note}", style="yellow", markup=False)
 
@@ -203,26 +215,34 @@ def write_csv(results: Results, path: Path) -> None:
     write_whole(path, text.getvalue())
 
 
-def _curves(data: Mapping[str, Any]) -> Table:
+def _curves(data: Mapping[str, Any], axes: Sequence[Axis]) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("k", justify="right")
     table.add_column("coverage (pass@k)")
     for name in data["selected"]:
         table.add_column(name)
-    table.add_column("tokens per problem", justify="right")
-    table.add_column("$ per problem", justify="right")
+    for axis in axes:
+        table.add_column(_COSTS[axis], justify="right")
     ks = sorted({*data["coverage"], *(k for curve in data["selected"].values() for k in curve)}, key=int)
     for k in ks:
         cost = data["cost"].get(k, {})
-        about = "~" if cost.get("estimated") else ""
         table.add_row(
             k,
             _cell(data["coverage"].get(k)),
             *(_cell(curve.get(k)) for curve in data["selected"].values()),
-            f"{about}{cost['tokens']:,.0f}" if cost else "",
-            f"{cost['usd']:.6f}" if cost and cost["usd"] is not None else "unpriced",
+            *(_price(cost, axis) for axis in axes),
         )
     return table
+
+
+def _price(cost: Mapping[str, Any], axis: Axis) -> str:
+    amount = cost.get(axis)
+    if axis == "usd":
+        return "unpriced" if amount is None else f"{amount:.6f}"
+    if amount is None:
+        return ""
+    about = "~" if cost["estimated"] else ""
+    return f"{about}{amount:,.0f}" if axis == "tokens" else f"{about}{amount:.3g}"
 
 
 def _cell(point: Mapping[str, Any] | None) -> str:

@@ -86,6 +86,8 @@ class RunInfo:
     early_stopping: bool = False
     """Whether the pipeline may stop sampling because of what it saw, which biases pass@k."""
     interrupted: bool = False
+    engines: dict[str, Any] = field(default_factory=dict)
+    """What the engines told of their work, by endpoint, where they tell."""
 
 
 def causes(records: Sequence[Record]) -> Counter[str]:
@@ -139,6 +141,7 @@ def summarise(info: RunInfo, records: Sequence[Record]) -> dict[str, Any]:
         "cost": _cost(records, ks),
         "usage": usage.as_json(),
         "fresh": fresh.as_json(),
+        "engines": info.engines,
         "by_stage": _summed(records, "by_stage"),
         "by_model": _summed(records, "by_model"),
         "notes": notes,

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _OPENAI = "https://api.openai.com/v1"
 _SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_IDLE = 4.0
+"""Seconds that an idle connection is kept: uvicorn, and so vLLM, closes it after five, and a request that meets a
+closing one is lost (design/vllm.md)."""
 
 
 class OpenAI(Model):
@@ -177,6 +180,21 @@ class OpenAIBackend:
         for completion in completions:
             yield completion
 
+    async def fetch(self, path: str) -> bytes | None:
+        """What the server has beside its API (`/metrics`, `/version`): empty where it has nothing there, None
+        where it cannot be reached."""
+        import httpx2
+        import openai
+
+        root = self._config.address.removesuffix("/v1")
+        try:
+            response = await self._client.get(root + path, cast_to=httpx2.Response)
+        except openai.APIConnectionError:
+            return None
+        except openai.APIError:
+            return b""
+        return response.content
+
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
@@ -188,7 +206,9 @@ class OpenAIBackend:
         config = self._config
         client = DefaultAioHttpClient if config.transport == "aiohttp" else DefaultAsyncHttpxClient
         limits = httpx2.Limits(
-            max_connections=config.max_concurrency, max_keepalive_connections=config.max_concurrency
+            max_connections=config.max_concurrency,
+            max_keepalive_connections=config.max_concurrency,
+            keepalive_expiry=_IDLE,
         )
         return AsyncOpenAI(
             api_key=self._key or "none",

@@ -129,6 +129,8 @@ async def _run(config: Any, problems: list[Any], options: dict[str, Any], as_jso
         total, fresh = session.ledger.total, session.ledger.fresh
         stored = "" if fresh == total else f" ({describe(fresh)} of it spent now, the rest was stored)"
         print(f"cost: {describe(total)}{stored}", file=sys.stderr)
+        for endpoint, figures in (await session.engines()).items():
+            print(f"engine {endpoint}: {figures.describe()}", file=sys.stderr)
     return 1 if failed else 0
 
 
