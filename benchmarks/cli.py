@@ -231,6 +231,21 @@ def _drop_n(part: Any) -> None:
     help="With --verifiers: leave out problems of which more samples are right than accepted.",
 )
 @click.option(
+    "--cost",
+    type=click.Choice(["usd", "tokens", "flops", "seconds"]),
+    help="What samples cost, in the table and the pictures; seconds are idealised ones of --hardware.",
+)
+@click.option(
+    "--hardware", metavar="NAME", help="With --cost seconds: the machine, as `archon cost` names it."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --cost seconds: requests that it has in work at once.",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -243,6 +258,9 @@ def report(
     verifiers: bool,
     costs: str | None,
     drop_false_negatives: bool,
+    cost: Any,
+    hardware: str | None,
+    batch: int,
     as_json: bool,
     pictures: bool,
 ) -> None:
@@ -253,6 +271,7 @@ def report(
     archon report runs/first --json | jq .coverage
     archon report runs/first --compare runs/second
     archon report runs/first --verifiers --costs 0,1,4
+    archon report runs/first --cost seconds --hardware h100-sxm --batch 64 --pictures
     """
     from rich.console import Console
 
@@ -264,7 +283,17 @@ def report(
         raise click.UsageError("--verifiers and --compare are two reports: ask for one of them")
     if not verifiers and (costs is not None or drop_false_negatives):
         raise click.UsageError("--costs and --drop-false-negatives go with --verifiers")
+    if cost is not None and (verifiers or compare is not None):
+        raise click.UsageError("--cost goes with neither --verifiers nor --compare")
+    if (cost == "seconds") != (hardware is not None):
+        raise click.UsageError("--cost seconds and --hardware NAME go together")
     results = Results.read(run)
+    if cost is not None:
+        from archon.benchmarks.idealised import check_axis, with_seconds
+
+        if hardware is not None:
+            results = with_seconds(results, hardware, batch)
+        check_axis(results, cost)
     console = Console(width=None if sys.stdout.isatty() else 160)
     if compare is not None:
         _compare(results, Results.read(compare), as_json, console)
@@ -275,9 +304,9 @@ def report(
     if as_json:
         print(json.dumps(results.data, indent=1, ensure_ascii=False))
     else:
-        reports.show(results, console)
+        reports.show(results, console, cost)
     if pictures:
-        for path in plots.draw(results, run):
+        for path in plots.draw(results, run, cost):
             print(path, file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: accuracy against samples, tokens, money and FLOPs, with intervals."""
+"""Pictures of a run: accuracy against samples, tokens, money, FLOPs and idealised time, with intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from archon.benchmarks.idealised import Axis, label
 from archon.benchmarks.results import Results
 
 _AXES = {
@@ -14,16 +15,17 @@ _AXES = {
     "tokens": "tokens per problem",
     "usd": "US dollars per problem",
     "flops": "FLOPs per problem",
+    "seconds": "seconds per problem",
 }
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Write one picture per cost axis that is known; returns the files."""
+def draw(results: Results, folder: Path, only: Axis | None = None) -> list[Path]:
+    """Write one picture per cost axis that is known, or that one; returns the files."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     written = []
-    for axis in _AXES:
+    for axis in _AXES if only is None else (only,):
         places = _places(results.data, axis)
         if places and (results.data["coverage"] or results.data["selected"]):
             path = folder / f"accuracy_by_{axis}.png"
@@ -36,7 +38,7 @@ def _places(data: Mapping[str, Any], axis: str) -> dict[str, float]:
     """Where each k lies on an axis; empty where that cost is unknown."""
     if axis == "k":
         return {k: float(k) for k in {*data["coverage"], *(k for c in data["selected"].values() for k in c)}}
-    places = {k: cost[axis] for k, cost in data["cost"].items()}
+    places = {k: cost.get(axis) for k, cost in data["cost"].items()}
     return places if places and all(places.values()) else {}
 
 
@@ -62,8 +64,8 @@ def _picture(data: Mapping[str, Any], axis: str, places: Mapping[str, float], pa
         plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         plot.xaxis.set_minor_formatter(NullFormatter())
     estimated = any(c["estimated"] for c in data["cost"].values())
-    label = _AXES[axis] + (" (estimated)" if axis != "k" and estimated else "")
-    plot.set_xlabel(label)
+    what = _AXES[axis] if axis != "seconds" else f"{_AXES[axis]}: {label(data)}"
+    plot.set_xlabel(what + (" (estimated)" if axis != "k" and estimated else ""))
     plot.set_ylabel("right, % of problems")
     plot.set_title(
         f"{data['benchmark']}, {data['pipeline']}: {data['problems']} problems, 95% intervals", fontsize=10
