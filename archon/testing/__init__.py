@@ -11,6 +11,7 @@ pytest-asyncio (asyncio_mode = "auto").
 """
 
 from archon.testing.backends import BackendCases
+from archon.testing.scorers import ScorerCases
 from archon.testing.server import Answer, Asked, StubServer
 from archon.testing.stages import StageCases, scripted_run
 from archon.testing.stores import StoreCases
@@ -20,6 +21,7 @@ __all__ = [
     "Answer",
     "Asked",
     "BackendCases",
+    "ScorerCases",
     "StageCases",
     "StoreCases",
     "StubServer",

@@ -85,6 +85,7 @@ class StubServer:
     async def __aenter__(self) -> StubServer:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/{path:.*}", self._answer)
+        app.router.add_post("/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=2048)
