@@ -41,6 +41,11 @@ class Worker:
         """Samples it was asked for and has not given."""
         return sum(samples for _, samples in self._requests.values())
 
+    @property
+    def pid(self) -> int | None:
+        """The process's number, while there is one."""
+        return None if self._process is None else self._process.pid
+
     async def ask(
         self, message: Mapping[str, Any], heard: asyncio.Queue[Mapping[str, Any]], load: int
     ) -> None:
