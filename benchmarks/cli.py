@@ -42,6 +42,12 @@ class _Bench(click.Command):
     help="Recorded generations to use as the model `default`.",
 )
 @click.option(
+    "--level",
+    metavar="N,...",
+    help="Problems of these levels only, where the benchmark has levels: 3, or 1,2,3.",
+)
+@click.option("--split", metavar="NAME", help="Problems of this split: train, dev or test of the lab's.")
+@click.option(
     "--benchmark-set",
     "benchmark_settings",
     multiple=True,
@@ -67,9 +73,11 @@ def bench(benchmark: str, **options: Any) -> int:
     """Run a pipeline over a benchmark: sample, verify, choose, grade, report.
 
     BENCHMARK is a name (listed below) or a JSONL file of your own. Ctrl-C and even kill -9 lose nothing: run the
-    same command again. A larger --samples adds to what is there.
+    same command again. A larger --samples adds to what is there. Problems that are made from a seed (lab/...) are made
+    from --seed, unless --benchmark-set seed=N says otherwise.
 
     \b
+    archon bench lab/arith --level 3 --pipeline self_consistency --samples 16 --out runs/arith
     archon bench humaneval --pipeline best_of_n --model openai:gpt-4o-mini --samples 20 --limit 20 --out runs/he
     archon bench humaneval --pipeline best_of_n --replay recordings/ --samples 100 --out runs/replayed
     archon bench my.jsonl --pipeline self_consistency --model openai:m --base-url http://localhost:8000/v1 --out runs/m
@@ -111,7 +119,8 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     from archon.session import Session
     from archon.trace import FileTrace
 
-    dataset = _find(benchmark, options["data"], options["benchmark_settings"]).load()
+    choices = {name: options[name] for name in ("level", "split", "seed")}
+    dataset = _find(benchmark, options["data"], options["benchmark_settings"], choices).load()
     selectors = tuple(s.strip() for s in (options["selectors"] or "").split(",") if s.strip())
     graph = config.pipeline.graph()
     name = options["pipeline"]
@@ -158,7 +167,7 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
             return await harness.run()
 
 
-def _find(benchmark: str, data: Path | None, settings: tuple[str, ...] = ()) -> Any:
+def _find(benchmark: str, data: Path | None, settings: tuple[str, ...], choices: dict[str, Any]) -> Any:
     """A benchmark by name, or a JSONL file as one. Raises UnknownName, and UserErrors for wrong settings."""
     from archon import registry
     from archon.config.build import Builder
@@ -168,7 +177,7 @@ def _find(benchmark: str, data: Path | None, settings: tuple[str, ...] = ()) -> 
     path = Path(benchmark)
     file = benchmark.endswith((".jsonl", ".jsonl.gz"))
     found = registry.find("benchmark", "jsonl" if file else benchmark)
-    fields: dict[str, Any] = {"data": path if file else data}
+    fields: dict[str, Any] = {"data": path if file else data, **_chosen(benchmark, found, choices)}
     for setting in settings:
         field, equals, text = setting.partition("=")
         if not (equals and field):
@@ -177,12 +186,20 @@ def _find(benchmark: str, data: Path | None, settings: tuple[str, ...] = ()) -> 
             fields[field] = read_text(f"value: {text}").data["value"]
         except ConfigError:
             raise UserError(f"--benchmark-set {setting!r}: {text!r} is no value") from None
-    if not settings:
-        return found(**fields)
-    builder = Builder(Source(None, "--benchmark-set"))
+    builder = Builder(Source(None, "--benchmark-set" if settings else benchmark))
     built = builder.value(found, fields, ())
     builder.check()
     return built
+
+
+def _chosen(benchmark: str, found: Any, choices: dict[str, Any]) -> dict[str, Any]:
+    """The settings that options stand for. A seed is the run's, and the problems' where they are made from one."""
+    from archon.errors import UserError
+
+    given = {name: value for name, value in choices.items() if value is not None}
+    for name in given.keys() - found.model_fields.keys() - {"seed"}:
+        raise UserError(f"--{name} {given[name]}: the benchmark {benchmark!r} has no `{name}` to choose by")
+    return {name: value for name, value in given.items() if name in found.model_fields}
 
 
 def _source_n(graph: Any) -> int | None:

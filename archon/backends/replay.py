@@ -34,6 +34,7 @@ class Replay(Model):
     """Plays recorded generations back, in the order they were recorded."""
 
     name: ClassVar[str] = "replay"
+    short: ClassVar[str] = "path"
 
     path: Path
     """A JSONL file of recordings, or a folder with one (archon/backends/recordings.py)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +26,8 @@ def pipeline_options(command: F) -> F:
         (
             click.option("--pipeline", "-p", required=True, metavar="NAME|FILE", help="A ready pipeline's name, or a YAML or TOML file."),
             click.option("--model", "-m", "models", multiple=True, metavar="[NAME=]BACKEND:MODEL",
-                         help="A model, such as openai:gpt-4o-mini; for the stages' model NAME (default: `default`)."),
+                         help="A model, such as openai:gpt-4o-mini, vllm:PATH_OR_NAME or nano:WEIGHTS; for the stages' model NAME "
+                              "(default: `default`). Without any, the nano model that ships with archon."),
             click.option("--base-url", metavar="URL", help="The server of models given by --model openai:..."),
             click.option("--set", "settings", multiple=True, metavar="STAGE.FIELD=VALUE", help="Change a stage's setting, such as sample.temperature=0.8."),
             click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Samples per problem: the `n` of the pipeline's source."),
@@ -103,9 +105,36 @@ def configured(
             "problem": with_limits(config.budget.problem, problem_budget, "--problem-budget"),
         }
     )
-    result = Config(models=named, budget=budget, pipeline=graph_of)
-    _check_models(result.pipeline.graph(), result.models)
+    graph = graph_of.graph()
+    shipped = _shipped(graph, named)
+    result = Config(models={**named, **shipped}, budget=budget, pipeline=graph_of)
+    _check_models(graph, result.models)
+    for name in shipped:
+        print(_SHIPPED[name][1], file=sys.stderr)
     return result
+
+
+_SHIPPED = {
+    "default": (
+        "lm",
+        "no model given: using the nano model that ships with archon; it only knows the lab's problems",
+    ),
+    "reward": (
+        "prm",
+        "no reward model given: using the nano one that ships with archon; it only knows the lab's problems",
+    ),
+}
+"""What serves the names that ready pipelines use, and what is said of it."""
+
+
+def _shipped(graph: Graph, named: Mapping[str, Model]) -> dict[str, Model]:
+    """The nano models for stages that lack a model, where nobody gave a model of another kind."""
+    from archon import registry
+
+    if any(model.name != "nano" for model in named.values()):
+        return {}
+    lacking = [name for name in _SHIPPED if name in graph.models and name not in named]
+    return {name: registry.find("backend", "nano")(weights=_SHIPPED[name][0]) for name in lacking}
 
 
 def _check_models(graph: Graph, models: Mapping[str, Model]) -> None:
@@ -135,7 +164,8 @@ def parse_model(text: str, base_url: str | None) -> tuple[str, Model]:
     from archon.config.build import Builder
     from archon.config.source import Source
 
-    fields: dict[str, Any] = {"path": label} if backend == "replay" else {"model": label}
+    known = backend in registry.names("backend")
+    fields: dict[str, Any] = {registry.find("backend", backend).short if known else "model": label}
     if base_url is not None and backend == "openai":
         fields["base_url"] = base_url
     builder = Builder(Source(None, f"--model {text}"))

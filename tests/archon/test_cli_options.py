@@ -41,7 +41,6 @@ VOTE = Sample(n=4) | MajorityVote()
 WRONG: list[Any] = [
     (("--pipeline", "self_consitency", *SERVER), ("'self_consitency'", "Did you mean 'self_consistency'?")),
     (("--pipeline", "absent.yaml", *SERVER), ("'absent.yaml'", "No such file")),
-    (("--pipeline", "self_consistency"), ("'sample'", "'default'", "--model openai:NAME")),
     (("--pipeline", "self_consistency", "--model", "coder=openai:m"), ("'default'", "Valid: coder")),
     (("--pipeline", "self_consistency", "--model", "gpt-4o"), ("'gpt-4o'", "BACKEND:MODEL", "openai:gpt-4o-mini")),
     (("--pipeline", "self_consistency", "--model", "openai:"), ("'openai:'", "BACKEND:MODEL")),
@@ -100,7 +99,7 @@ def test_a_wrong_option_is_named_with_its_rule(
 
 def test_bench_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in [case for case in WRONG if isinstance(case, tuple)][:6]:
-        said = archon(capsys, "bench", "demo", "--out", "r", *words)
+        said = archon(capsys, "bench", "lab/arith", "--out", "r", *words)
         assert (said.code, said.out) == (2, "")
         assert all(text in said.err for text in says)
         assert not Path("r").exists()

@@ -89,8 +89,8 @@ def test_a_process_says_the_same(which: str) -> None:
         (("show", "pipeline.yaml"), "mistakes everywhere"),
         (("run", "Q", "--pipeline", "pipeline.yaml"), "cycle"),
         (("run", "Q", "--pipeline", "pipeline.yaml"), "empty file"),
-        (("bench", "demo", "--pipeline", "pipeline.yaml", "--out", "r"), "a tag that runs a command"),
-        (("bench", "demo", "--pipeline", "pipeline.yaml", "--out", "r"), "tabs"),
+        (("bench", "lab/arith", "--pipeline", "pipeline.yaml", "--out", "r"), "a tag that runs a command"),
+        (("bench", "lab/arith", "--pipeline", "pipeline.yaml", "--out", "r"), "tabs"),
     ],
 )
 def test_every_command_refuses_it_with_the_same_words(

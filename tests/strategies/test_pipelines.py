@@ -20,6 +20,8 @@ from archon.strategies.first_passing import FirstPassing
 from archon.strategies.majority_vote import MajorityVote
 from archon.strategies.sample import Sample
 from archon.strategies.verify import Verify
+from archon.strategies.weighted_vote import WeightedVote
+from archon.verifiers.reward import Reward
 from archon.verifiers.unit_tests import UnitTests
 from tests.strategies.made import NUMBER, solved
 
@@ -29,6 +31,8 @@ EXPECTED: dict[str, Pipeline] = {
     "best_of_n": JUDGED | BestOf(),
     "first_passing": JUDGED | FirstPassing(),
     "repeated_sampling": Pipeline([Sample(n=N)]),
+    "reward_best_of_n": Sample(n=N) | Verify(verifier=Reward()) | BestOf(),
+    "reward_weighted_vote": Sample(n=N) | Verify(verifier=Reward(score_as="probability")) | WeightedVote(),
     "self_consistency": Sample(n=N) | MajorityVote(),
 }
 
@@ -81,13 +85,17 @@ def test_each_says_what_it_is_in_one_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_calls_it_names_are_the_calls_it_plans(name: str) -> None:
-    said = re.search(r"^# Calls: (.+)\.$", source(name), re.MULTILINE)
+    said = re.search(r"^# Calls: ([^.,]+)", source(name), re.MULTILINE)
     assert said is not None
     low, _, high = said[1].partition(" to ")
+
+    def number(text: str) -> int:
+        return sum(int(part.replace("n", str(N))) for part in text.split(" + "))
+
     plans = ready(name).pipeline.graph().plan()
     calls = [plan.calls for plan in plans.values()]
     total = Count(sum(c.low for c in calls), sum(c.high or 0 for c in calls))
-    assert total == Count(int(low.replace("n", str(N))), int((high or low).replace("n", str(N))))
+    assert total == Count(number(low), number(high or low))
 
 
 def test_a_name_that_is_nearly_right_is_answered_with_the_right_one() -> None:
@@ -118,6 +126,19 @@ async def test_best_of_n_takes_the_program_that_passes_most_tests() -> None:
     assert outcome.usage.requests == N
 
 
+@pytest.mark.parametrize(("name", "chosen"), [("reward_best_of_n", 2), ("reward_weighted_vote", 0)])
+async def test_a_reward_model_s_score_ranks_samples_or_weighs_their_votes(name: str, chosen: int) -> None:
+    texts = ["#### 7", "#### 7.0", "#### 8"] + ["#### 9"] * (N - 3)
+    scores = {"#### 7": 0.6, "#### 7.0": 0.5, "#### 8": 0.9, "#### 9": 0.01}
+    models = {
+        "default": Scripted(reply=lambda c: texts[c.index], identity="solver"),
+        "reward": Scripted(score=scores.__getitem__),
+    }
+    outcome, _ = await solved(ready(name).pipeline, models, NUMBER)
+    assert outcome.chosen is not None and outcome.chosen.index == chosen
+    assert outcome.by_model["reward"].requests == len(scores), "equal samples are scored once"
+
+
 async def test_first_passing_stops_at_the_first_program_that_passes() -> None:
     def reply(call: Call) -> Reply:
         return Reply(program("2 * x" if call.index == 1 else "0"), latency=0.0 if call.index < 3 else 600.0)
@@ -135,8 +156,7 @@ async def test_each_costs_nothing_the_second_time(name: str) -> None:
     problem = NUMBER if name == "self_consistency" else DOUBLE
     runs: list[Any] = []
     for _ in range(2):
-        outcome, backend = await solved(
-            ready(name).pipeline, coder("0", "2 * x", "3"), problem, store="ready.sqlite"
-        )
+        models = {"default": coder("0", "2 * x", "3"), "reward": Scripted(score=lambda text: 0.5)}
+        outcome, backend = await solved(ready(name).pipeline, models, problem, store="ready.sqlite")
         runs.append((outcome.answer, outcome.usage, len(backend.calls)))
     assert runs[1] == (*runs[0][:2], 0)
