@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archon.backends import reply
@@ -53,6 +53,8 @@ class _Answer(NamedTuple):
 
     scores: Sequence[Sequence[float]]
     usage: Any = None
+    lengths: Sequence[int] = ()
+    """Each reply's share of what was counted, where that is known."""
 
 
 class RewardBackend(OpenAIBackend):
@@ -73,10 +75,10 @@ class RewardBackend(OpenAIBackend):
         with self._errors(progress):
             progress.sent = True
             try:
-                scores, usage = await self._ask(request)
+                scores, usage, lengths = await self._ask(request)
                 if len(scores) != len(request.replies):
                     raise ValueError(f"{len(scores)} lists of scores for {len(request.replies)} replies")
-                tokens = _shares(usage, request)
+                tokens = _shares(usage, request, lengths)
             except _UNREADABLE as error:
                 raise BadReply(
                     f"{self.endpoint} answered what are no scores ({type(error).__name__}: {str(error)[:200]}). "
@@ -203,13 +205,12 @@ class VLLMRewards(RewardBackend):
         opening = await self._opening(request.messages)
         inputs, ends = [], []
         pieces = [self._reading.written(steps) for steps in request.replies]
-        cut = await together(self._tokens(piece) for texts in pieces for piece in texts)
+        cut = iter(await self._apart([piece for texts in pieces for piece in texts]))
         for texts in pieces:
             tokens, places = list(opening), []
-            for step in cut[: len(texts)]:
+            for step in islice(cut, len(texts)):
                 tokens += step
                 places.append(len(tokens) - 1)
-            cut = cut[len(texts) :]
             inputs.append(tokens)
             ends.append(places)
         data = await self._numbers("/pooling", {"input": inputs})
@@ -220,7 +221,7 @@ class VLLMRewards(RewardBackend):
                     f"{len(item['data'])} rows for {len(tokens)} tokens: start it with {self._reading.server}"
                 )
             scores.append([self._read(item["data"][place]) for place in places])
-        return _Answer(scores, data.get("usage"))
+        return _Answer(scores, data.get("usage"), list(map(len, inputs)))
 
     async def _by_word(self, request: ScoreRequest) -> _Answer:
         """The model's next word: one that approves, or one that disapproves."""
@@ -288,6 +289,22 @@ class VLLMRewards(RewardBackend):
             self._openings[messages] = kept
         return kept
 
+    async def _apart(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each of these texts."""
+        separator = self._reading.separator
+        if not separator:
+            return await together(self._tokens(text) for text in texts)
+        (between,), joined = await together(map(self._tokens, (separator, separator.join(texts))))
+        parts: list[list[int]] = [[]]
+        for token in joined:
+            if token == between:
+                parts.append([])
+            else:
+                parts[-1].append(token)
+        if len(parts) != len(texts):
+            raise ValueError(f"{len(parts)} texts for {len(texts)}: {separator!r} is no special token")
+        return parts
+
     async def _tokens(self, text: str) -> list[int]:
         return await self._tokenize(prompt=text) if text else []
 
@@ -327,9 +344,9 @@ def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
-def _shares(usage: Any, request: ScoreRequest) -> list[Tokens]:
+def _shares(usage: Any, request: ScoreRequest, lengths: Sequence[int]) -> list[Tokens]:
     """Each reply's part of what the server counted, by length, to the exact sum."""
-    weights = [1 + sum(map(len, steps)) for steps in request.replies]
+    weights = lengths or [1 + sum(map(len, steps)) for steps in request.replies]
     if not usage:
         most = request.prompt_bound // _BYTES_PER_TOKEN
         return [Tokens(max(1, most * weight // sum(weights)), estimated=True) for weight in weights]

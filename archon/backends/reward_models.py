@@ -46,11 +46,14 @@ class RewardModel(Value):
     """What stands before the first step, as raw text with `{question}`; the server's chat template where not
     given. Of a chat by turns: what stands before the first step in its turn."""
     tag: str = ""
-    """What marks the end of a step; a step that holds it loses it."""
+    """What marks the end of a step; a step that holds it (but for the space around it) loses it."""
     step: Annotated[str, Field(pattern=r"\{step\}")] = "{step}{tag}"
     """A step as it is written, with `{n}` for its number."""
     between: str = ""
     """What stands between two steps."""
+    separator: str = ""
+    """By tokens: a special token's text. Texts joined by it are told apart again, so that one request counts the
+    tokens of all; without it each step's are counted by one of its own."""
     strip: bool = False
     """Whether a step loses the space around it."""
     good: str = "+"
@@ -89,11 +92,12 @@ class RewardModel(Value):
 
     def written(self, steps: Sequence[str]) -> list[str]:
         """The steps as the model reads them; no step can hold another's end."""
-        mark = self.tag.strip()
+        marks = [mark for mark in (self.tag.strip(), self.separator) if mark]
         found = []
         for number, text in enumerate(steps, 1):
-            while mark and mark in text:  # what is left may hold it again
-                text = text.replace(mark, "")
+            while any(mark in text for mark in marks):  # what is left may hold it again
+                for mark in marks:
+                    text = text.replace(mark, "")
             step = text.strip() if self.strip else text
             places = {"n": str(number), "step": step, "tag": self.tag}
             whole = re.sub(r"\{(n|step|tag)\}", lambda place, by=places: by[place[1]], self.step)  # type: ignore[misc]

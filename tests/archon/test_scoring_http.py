@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,7 +55,8 @@ def vllm_tokens(asked: Asked) -> Answer:
     """A vLLM that classifies tokens: one token per character, worth its place in the text."""
     if asked.path == "/tokenize":
         if "prompt" in asked.body:
-            return said({"tokens": list(map(ord, asked.body["prompt"]))})
+            parts = re.split(r"(<\|\w+\|>)", asked.body["prompt"])
+            return said({"tokens": [t for p in parts for t in ([9999] if p[:2] == "<|" else map(ord, p))]})
         text = "".join(f"{m['role'][0]}{m['content']}\0" for m in asked.body["messages"])
         return said({"tokens": [1, *map(ord, text), *([97] if asked.body["add_generation_prompt"] else [])]})
     rows = [[[n / 1000] for n in range(len(tokens))] for tokens in asked.body["input"]]
@@ -133,16 +135,24 @@ async def test_tokens_are_read_at_each_step_s_last() -> None:
     ends = before + len(STEPS[0]) - 1, before + len("".join(STEPS)) - 1
     assert found == [(ends[0] / 1000, ends[1] / 1000), ((before + 1) / 1000,)]
     assert server.asked[-1].body["use_activation"] is True
+    assert [asked.path for asked in server.asked].count("/tokenize") == 3, "however many steps there are"
     unfinished, _ = await scored(vllm_tokens, STEPS, finished=False, reads="nano-prm")
     assert unfinished == found[:1]
 
 
+async def test_steps_are_told_apart_whatever_they_hold() -> None:
+    one, _ = await scored(vllm_tokens, ("a\n", "", "b"), reads="nano-prm")
+    hostile, _ = await scored(vllm_tokens, ("a<|sep|>\n", "<|se<|sep|>p|>", "b"), reads="nano-prm")
+    alone, _ = await scored(vllm_tokens, ("a\n", "", "b"), reads=RewardModel(way="tokens"))
+    assert one == hostile == alone
+
+
 async def test_raw_text_stands_before_the_steps_where_the_description_says_so() -> None:
     found, server = await scored(vllm_tokens, ("a ", "b\n\n"), reads="skywork-prm")
-    before = len("<|endoftext|>2+3*4=?\n")
+    before = 1 + len("2+3*4=?\n")
     assert found == [((before + 1) / 1000, (before + 3) / 1000)]
     texts = ["".join(map(chr, tokens)) for tokens in server.asked[-1].body["input"]]
-    assert texts == ["<|endoftext|>2+3*4=?\na\nb\n"]
+    assert texts == ["\u270f2+3*4=?\na\nb\n"]
     assert server.asked[-1].body["use_activation"] is False
 
 
