@@ -20,19 +20,21 @@ class _Level(NamedTuple):
     operations: int
     largest: int
     """Of the numbers in it."""
-    factor: int
-    """Of a product's smaller factor."""
+    most: int
+    """That a value on the way may be."""
     groups: int
     """Pairs of parentheses."""
+    factor: int = 9
+    """Of a product's smaller factor."""
 
 
 _LEVELS = {
-    1: _Level(2, 20, 5, 0),
-    2: _Level(3, 30, 9, 0),
-    3: _Level(4, 40, 9, 1),
-    4: _Level(6, 60, 9, 2),
-    5: _Level(8, 99, 9, 3),
-    6: _Level(10, 99, 99, 4),
+    1: _Level(2, 12, 50, 0),
+    2: _Level(3, 20, 99, 0),
+    3: _Level(4, 30, 99, 1),
+    4: _Level(6, 40, 99, 2),
+    5: _Level(8, 60, 199, 3),
+    6: _Level(10, 99, 999, 4, 99),
 }
 
 
@@ -46,20 +48,20 @@ class Arith:
         """An expression that keeps to its level's limits, with its rewriting."""
         while True:
             expression = _expression(rng, _LEVELS[level])
-            lines = rewritten(expression, _LEVELS[level].factor)
+            lines = rewritten(expression, _LEVELS[level].factor, _LEVELS[level].most)
             if lines is not None:
                 question = f"Compute {expression} step by step."
                 return Task(self.name, level, question, "\n".join(lines), lines[-1])
 
 
-def rewritten(expression: str, factor: int = _MOST) -> list[str] | None:
+def rewritten(expression: str, factor: int = _MOST, most: int = _MOST) -> list[str] | None:
     """What is left after each operation; None where a value on the way is out of bounds.
 
     Innermost parentheses first, products before sums, from the left.
     """
     lines = []
     while not expression.isdigit():
-        following = _step(expression, factor)
+        following = _step(expression, factor, most)
         if following is None:
             return None
         expression = following
@@ -67,7 +69,7 @@ def rewritten(expression: str, factor: int = _MOST) -> list[str] | None:
     return lines
 
 
-def _step(text: str, factor: int) -> str | None:
+def _step(text: str, factor: int, most: int) -> str | None:
     inner = _INNERMOST.search(text)
     start, end = (inner.start(1), inner.end(1)) if inner else (0, len(text))
     parts = re.findall(r"\d+|[+*-]", text[start:end])
@@ -76,7 +78,7 @@ def _step(text: str, factor: int) -> str | None:
     if parts[at] == "*" and min(left, right) > factor:
         return None
     value = {"+": left + right, "-": left - right, "*": left * right}[parts[at]]
-    if not 0 <= value <= _MOST:
+    if not 0 <= value <= most:
         return None
     parts[at - 1 : at + 2] = [str(value)]
     whole = "".join(parts)

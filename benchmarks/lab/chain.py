@@ -98,7 +98,7 @@ def _assignment(
                 name = rng.choice(others)
                 operands.append((name, values[name]))
             else:
-                number = rng.randint(2, 9 if operation == "*" else 30)
+                number = rng.randint(2, 9 if operation == "*" else 20)
                 operands.append((str(number), number))
         rng.shuffle(operands)
         (left, a), (right, b) = operands

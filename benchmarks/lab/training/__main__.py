@@ -30,7 +30,7 @@ from archon.benchmarks.lab.training.language import Schedule, train
 from archon.benchmarks.lab.training.lessons import lessons
 from archon.benchmarks.lab.training.model import Language, Reward, Shape
 from archon.benchmarks.lab.training.rewards import area_under_curve, calibration, scored, train_rewards
-from archon.benchmarks.lab.training.rollouts import attempted, labelled
+from archon.benchmarks.lab.training.rollouts import attempted, labelled, opened
 
 _SHAPE = Shape()
 
@@ -43,7 +43,8 @@ _SHAPE = Shape()
 @click.option("--second", default=12.0, metavar="MINUTES", help="Training on lessons from its own samples.")
 @click.option("--rewards", default=6.0, metavar="MINUTES", help="Training each reward model.")
 @click.option("--per-level", default=200, metavar="N", help="Tasks of each family and level to sample.")
-def main(out: Path, first: float, second: float, rewards: float, per_level: int) -> None:
+@click.option("--start", type=click.Path(path_type=Path), metavar="DIR", help="Go on from these weights.")
+def main(out: Path, start: Path | None, first: float, second: float, rewards: float, per_level: int) -> None:
     """Train the language model, then the reward models on its roll-outs. What is there already is not made again,
     so that a training that was broken off goes on at the last part that it began.
 
@@ -54,40 +55,47 @@ def main(out: Path, first: float, second: float, rewards: float, per_level: int)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out.mkdir(parents=True, exist_ok=True)
 
-    def language(name: str, start: str | None, source: Any, minutes: float) -> None:
-        net = Language(_SHAPE) if start is None else _read(Language(_SHAPE), out / start)
+    def language(name: str, start: Path | None, source: Any, minutes: float) -> None:
+        net = Language(_SHAPE) if start is None else _read(Language(_SHAPE), start)
         steps = int(minutes * 6000 / 60)
-        losses = train(net, source(), Schedule(steps, minutes=minutes, rate=5e-3 if start is None else 2e-3), device,
+        losses = train(net, source(), Schedule(steps, minutes=minutes, rate=5e-3 if name == "first" else 2e-3), device,
                        keep=lambda: _save(net, out / f"{name}.so-far"))  # fmt: skip
         _note(out, name, {"losses": losses})
         _save(net, out / name)
 
-    _once(out / "first", lambda: language("first", None, lambda: exchanges(0), first))
+    _once(out / "first", lambda: language("first", start, lambda: exchanges(0), first))
 
     def sample() -> Sequence[Attempt]:
         drawn = task_set(per_level, "train", 1)
-        return asyncio.run(attempted(out / "first", drawn, 8, temperature=1.0, seed=1))
+        return asyncio.run(_attempts(out / "first", drawn))
 
     def label(split: Split) -> Callable[[], Sequence[Labelled]]:
         some = per_level if split == "train" else max(1, per_level // 6)
         return lambda: asyncio.run(_labels(out / "lm", some, split))
 
-    _once(out / "first", lambda: language("first", None, lambda: exchanges(0), first))
+    _once(out / "first", lambda: language("first", start, lambda: exchanges(0), first))
     attempts = _kept(out / "samples.jsonl", Attempt, sample)
-    _once(out / "lm", lambda: language("lm", "first", lambda: lessons(attempts, 1), second))
+    _once(out / "lm", lambda: language("lm", out / "first", lambda: lessons(attempts, 1), second))
     splits: tuple[Split, ...] = ("train", "dev")
     data = {split: _kept(out / f"labels-{split}.jsonl", Labelled, label(split)) for split in splits}
     _once(out / "prm", lambda: _reward(out, "prm", data, rewards, device))
     _once(out / "orm", lambda: _reward(out, "orm", _ends(data), rewards, device))
 
 
+async def _attempts(weights: Path, drawn: Sequence[Task]) -> list[Attempt]:
+    async with opened(weights) as backend:
+        return await attempted(backend, drawn, 8, temperature=1.0, seed=1)
+
+
 async def _labels(weights: Path, per_level: int, split: Split) -> list[Labelled]:
     drawn = task_set(per_level, split, 2)
-    attempts = await attempted(weights, drawn, 4, temperature=1.0, seed=2)
-    rng = random.Random(0)
-    chosen = [rng.choice(attempts[i : i + 4]) for i in range(0, len(attempts), 4)]
-    others = [a for a in attempts if not any(a is c for c in chosen)]
-    data = await labelled(weights, chosen, 8, temperature=0.8, seed=3)
+    async with opened(weights) as backend:
+        attempts = await attempted(backend, drawn, 4, temperature=1.0, seed=2)
+        rng = random.Random(0)
+        kept = {i + rng.randrange(4) for i in range(0, len(attempts), 4)}
+        chosen = [attempts[i] for i in sorted(kept)]
+        data = await labelled(backend, chosen, 8, temperature=0.8, seed=3)
+    others = [a for i, a in enumerate(attempts) if i not in kept]
     return data + [
         Labelled(a.task.question, a.reply, {len(a.reply): float(a.right)}, a.task.family) for a in others
     ]

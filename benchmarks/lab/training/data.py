@@ -15,9 +15,9 @@ from archon.benchmarks.lab.listfn import ListFn
 
 FAMILIES: Mapping[str, Family] = {f.name: f for f in (Arith(), ListFn(), Chain())}
 _SHARES = {
-    "arith": (9, {1: 2, 2: 4, 3: 6, 4: 6, 5: 3, 6: 1}),
-    "listfn": (14, {1: 3, 2: 6, 3: 6, 4: 3, 5: 1}),
-    "chain": (8, {1: 3, 2: 4, 3: 4, 4: 3, 5: 2, 6: 1}),
+    "arith": (4, {1: 6, 2: 6, 3: 5, 4: 3, 5: 1, 6: 0.3}),
+    "listfn": (2, {1: 3, 2: 5, 3: 5, 4: 2, 5: 1}),
+    "chain": (4, {1: 4, 2: 4, 3: 4, 4: 3, 5: 2, 6: 1}),
 }
 """How often a family is drawn, and each of its levels."""
 
@@ -53,11 +53,11 @@ def exchange(task: Task, rng: random.Random) -> Exchange:
         if draw < 0.15:
             return Exchange(formats.plan(task.question), steps)
         return Exchange(formats.planned(task.question, steps), task.solution)
-    if task.family == "chain" and draw < 0.6:
+    if task.family == "chain" and draw < 0.7:
         order = task.given["order"]
-        if draw < 0.2:
+        if draw < 0.1:
             return Exchange(formats.split(task.question), chain.split(task))
-        if draw < 0.4:
+        if draw < 0.6:
             return Exchange(*chain.part(task, rng.choice(order)))
         if len(order) > 1:
             known = order[: rng.randint(1, len(order) - 1)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from archon.backends.nano.backend import Nano
-
 from archon.backends.base import Backend, Progress, Request, Sampling
+from archon.backends.nano.backend import Nano
 from archon.benchmarks.lab.family import Task
 from archon.benchmarks.lab.training.attempts import Attempt, graded
 from archon.benchmarks.lab.training.labels import Labelled
@@ -25,16 +25,22 @@ class Asked(NamedTuple):
     prefix: str = ""
 
 
-async def sampled(
-    weights: Path, asked: Sequence[Asked], n: int, *, temperature: float, seed: int
-) -> list[list[str]]:
-    """`n` whole replies (given beginnings included) to each question, in order."""
+@asynccontextmanager
+async def opened(weights: str | Path) -> AsyncIterator[Backend]:
+    """A nano model, closed in the end."""
     backend = Nano(weights=str(weights)).connect()
-    gate = asyncio.Semaphore(_AT_ONCE)
     try:
-        return list(await asyncio.gather(*(_some(backend, gate, a, n, temperature, seed) for a in asked)))
+        yield backend
     finally:
         await backend.close()
+
+
+async def sampled(
+    backend: Backend, asked: Sequence[Asked], n: int, *, temperature: float, seed: int
+) -> list[list[str]]:
+    """`n` whole replies (given beginnings included) to each question, in order."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+    return list(await asyncio.gather(*(_some(backend, gate, a, n, temperature, seed) for a in asked)))
 
 
 async def _some(
@@ -48,18 +54,18 @@ async def _some(
 
 
 async def attempted(
-    weights: Path, drawn: Sequence[Task], n: int, *, temperature: float, seed: int
+    backend: Backend, drawn: Sequence[Task], n: int, *, temperature: float, seed: int
 ) -> list[Attempt]:
     """`n` graded attempts at each task."""
     asked = [Asked(task.question) for task in drawn]
-    replies = await sampled(weights, asked, n, temperature=temperature, seed=seed)
+    replies = await sampled(backend, asked, n, temperature=temperature, seed=seed)
     attempts = [Attempt(task, reply) for task, some in zip(drawn, replies, strict=True) for reply in some]
     await graded(attempts)
     return attempts
 
 
 async def labelled(
-    weights: Path, attempts: Sequence[Attempt], n: int, *, temperature: float, seed: int
+    backend: Backend, attempts: Sequence[Attempt], n: int, *, temperature: float, seed: int
 ) -> list[Labelled]:
     """Monte Carlo labels: from the start and from the end of each line but the last, the share of `n` continuations
     that come out right; at the end of the reply, whether it is right."""
@@ -69,7 +75,7 @@ async def labelled(
         for a, some in zip(attempts, places, strict=True)
         for place in some
     ]
-    replies = await sampled(weights, [q for *_, q in asked], n, temperature=temperature, seed=seed)
+    replies = await sampled(backend, [q for *_, q in asked], n, temperature=temperature, seed=seed)
     ends = [
         [Attempt(a.task, reply) for reply in some] for (a, _, _), some in zip(asked, replies, strict=True)
     ]
