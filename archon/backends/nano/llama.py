@@ -164,7 +164,8 @@ class Llama:
 
     def _in_tiles(self, by_token: Floats) -> Floats:
         """[token, ...] as [tile, ..., column]."""
-        return np.moveaxis(by_token.reshape(-1, self._tile, *by_token.shape[1:]), 1, -1)
+        tiles = by_token.reshape(-1, self._tile, *by_token.shape[1:])
+        return tiles.transpose(0, *range(2, tiles.ndim), 1)
 
     def _embedded(self, tokens: Tokens) -> Floats:
         """[tile, feature, column], as everything that follows."""
@@ -194,8 +195,11 @@ class Llama:
         x += layer.out @ seen.reshape(len(x), -1, self._tile)
         gate_up = layer.gate_up @ self._normed(x)
         gate, up = gate_up[:, : self.shape.feed_forward], gate_up[:, self.shape.feed_forward :]
+        opened = np.negative(gate)
         with np.errstate(over="ignore"):
-            opened = gate / (1 + np.exp(-gate))
+            np.exp(opened, out=opened)
+        opened += 1
+        np.divide(gate, opened, out=opened)
         opened *= up
         x += layer.down @ opened
 
@@ -251,7 +255,8 @@ def _filled(number: int, unit: int) -> int:
 
 def _by_token(tiles: Floats) -> Floats:
     """[tile, ..., column] as [token, ...]."""
-    return np.moveaxis(tiles, -1, 1).reshape(-1, *tiles.shape[1:-1])
+    last = tiles.ndim - 1
+    return tiles.transpose(0, last, *range(1, last)).reshape(-1, *tiles.shape[1:-1])
 
 
 def _parts(runs: Iterable[tuple[int, int, Prefix]], tile: int) -> Iterator[tuple[slice, slice, Prefix]]:
