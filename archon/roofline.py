@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -215,26 +215,28 @@ def _parsed(text: str, name: str) -> _Table:
 
 
 @lru_cache(maxsize=4)
-def measure(clock: Callable[[], float] = time.perf_counter) -> Hardware:
+def measure(cores: int | None = None) -> Hardware:
     """This machine's processor in float32, by numpy: a matrix product for its peak, products of a matrix and a
-    vector for its bandwidth, out of memory and out of the cache. The best of several: about a second, and more
-    where others are at work, who then count as part of the machine."""
+    vector for its bandwidth, out of memory and out of the cache. The best of several, per CPU second and times the
+    cores that we may use, so that what others do beside us disturbs it little. Takes about a second."""
     import numpy as np
 
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     side = np.ones((768, 768), np.float32)
-    peak = 2 * 768**3 / _best(clock, side, side)
+    peak = cores * 2 * 768**3 / _best(side, side)
     large, small = (np.ones((rows, 2048), np.float32) for rows in (2**14, 2**9))
-    bandwidth, close = (m.nbytes / _best(clock, m, m[0]) for m in (large, small))
+    bandwidth, close = (cores * m.nbytes / _best(m, m[0]) for m in (large, small))
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     cache = Cache(size=4 * small.nbytes, bandwidth=close) if close > bandwidth else None
     return Hardware(peaks={"float32": peak}, bandwidth=bandwidth, memory=memory, cache=cache)
 
 
-def _best(clock: Callable[[], float], a: Any, b: Any) -> float:
-    """Seconds of the fastest of several products: the others were disturbed."""
+def _best(a: Any, b: Any) -> float:
+    """CPU seconds of the fastest of several products: the others were disturbed."""
     found: list[float] = []
     while len(found) < 3 or (len(found) < 30 and sum(found) < 0.3):
-        start = clock()
+        start = time.process_time()
         a @ b
-        found.append(clock() - start)
+        found.append(time.process_time() - start)
     return min(found)
