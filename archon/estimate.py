@@ -1,4 +1,4 @@
-"""What a run will cost at most, before anything is spent: calls, tokens, money.
+"""What a run will cost at most, before anything is spent: calls, tokens, money, FLOPs.
 
 Calls come from the graph, prompts from the problems (a token a byte, as for the reservation that holds a
 budget), replies from the limit on new tokens. What is stored already costs nothing again, and calls that
@@ -35,6 +35,8 @@ class Line(NamedTuple):
     """In all, at most; None where there is no price or no bound."""
     price: str
     """Where the price comes from."""
+    flops: int | None = None
+    """In all, at most; None where the model's size is unknown, or there is no bound."""
 
 
 def estimate(graph: Graph, problems: Sequence[Problem], session: Session) -> list[Line]:
@@ -55,15 +57,20 @@ def _line(
     sampling = session.sampling(caller.name, getattr(stage, "sampling", None))
     limit = sampling.max_tokens or caller.backend.capabilities.max_tokens
     prompt = None
+    bounds: list[int] = []
     if not stage.takes:  # what is asked about candidates is not known yet
-        prompt = sum(_asked(problem, stage, caller).prompt_bound for problem in problems)
+        bounds = [_asked(problem, stage, caller).prompt_bound for problem in problems]
+        prompt = sum(bounds)
     prompt_tokens = None if calls.high is None or prompt is None else prompt * calls.high
     completion = None if calls.high is None or limit is None else len(problems) * calls.high * limit
-    usd = None
+    usd = flops = None
     if caller.price is not None and prompt_tokens is not None and completion is not None:
         assert calls.high is not None
         usd = caller.price.cost(prompt_tokens, 0, completion, len(problems) * calls.high)
-    return Line(path, caller.name, calls, prompt_tokens, completion, usd, caller.price_source)
+    if caller.flops is not None and prompt_tokens is not None and completion is not None:
+        assert calls.high is not None and limit is not None
+        flops = calls.high * sum(caller.flops.of(bound, 0, limit) for bound in bounds)
+    return Line(path, caller.name, calls, prompt_tokens, completion, usd, caller.price_source, flops)
 
 
 def _asked(problem: Problem, stage: Stage, caller: Caller) -> Request:
@@ -79,7 +86,9 @@ def table(lines: Sequence[Line], problems: int) -> str:
     """The estimate as text."""
     if not lines:
         return "No stage calls a model."
-    rows = [("stage", "model", "calls per problem", "prompt tokens", "reply tokens", "dollars", "price")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "model", "calls per problem", "prompt tokens", "reply tokens", "dollars", "price")
+    ]
     for line in lines:
         rows.append(
             (
@@ -92,6 +101,9 @@ def table(lines: Sequence[Line], problems: int) -> str:
                 line.price,
             )
         )
+    if any(line.flops is not None for line in lines):
+        shown = ("unknown" if x.flops is None else f"at most {x.flops:.3g}" for x in lines)
+        rows = [(*row, cell) for row, cell in zip(rows, ("FLOPs", *shown), strict=True)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from archon.backends.base import Model
 from archon.backends.scripted import Scripted
+from archon.compute import Architecture
 from archon.estimate import Line, estimate, table
 from archon.ledger import Ledger
 from archon.pipeline import Pipeline
@@ -209,6 +210,20 @@ async def test_at_most_is_a_bound_for_dense_text_too() -> None:
 def test_an_amount_that_is_something_is_not_shown_as_nothing() -> None:
     line = Line("sample", "default", Count(1, 1), 10, 10, Decimal("0.00004"), "x")
     assert table([line], 1).count("$0.00004") == 2
+
+
+async def test_flops_are_bounded_where_the_size_is_known() -> None:
+    shape = Architecture(layers=2, hidden=8, heads=2, ffn=16, vocab=50)
+    asked = problems("x" * 40, "y" * 80)
+    (line,) = await lines(Sample(n=3) | MajorityVote(), asked, model(architecture=shape))
+    assert line.flops == 3 * (shape.flops.of(40 + ROOM, 0, 10) + shape.flops.of(80 + ROOM, 0, 10))
+    assert f"at most {line.flops:.3g}" in table([line], 2)
+    async with Session(models=model(architecture=shape)) as session:
+        for problem in asked:
+            await session.solve(Sample(n=3) | MajorityVote(), problem)
+        assert 0 < session.ledger.total.flops <= line.flops
+    (unknown,) = await lines(Sample(n=3) | MajorityVote(), asked)
+    assert unknown.flops is None and "FLOPs" not in table([unknown], 2)
 
 
 def test_the_table_has_a_line_per_stage_and_a_sum() -> None:
