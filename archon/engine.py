@@ -22,8 +22,6 @@ class EngineFigures:
     """Requests that wait for a place in the batch at this moment."""
     finished: int = 0
     """Sequences that ended by themselves."""
-    aborted: int = 0
-    """Sequences whose generation was stopped because their connection was closed."""
     preempted: int = 0
     """Times a sequence lost its place in the cache and had to be computed again."""
     prompt_tokens: int = 0
@@ -46,6 +44,11 @@ class EngineFigures:
         return EngineFigures(**{**since, "running": self.running, "waiting": self.waiting})
 
     @property
+    def cut_off(self) -> int:
+        """Sequences that were begun and then stopped, because their connection was closed."""
+        return max(0, self.first_tokens - self.finished - self.running)
+
+    @property
     def hit_rate(self) -> float | None:
         """The share of prompt tokens that the prefix cache had."""
         return self.cached / self.looked_up if self.looked_up else None
@@ -58,8 +61,8 @@ class EngineFigures:
     def describe(self) -> str:
         """One line for people."""
         parts = [f"{self.finished:,} sequences"]
-        if self.aborted:
-            parts.append(f"{self.aborted:,} aborted")
+        if self.cut_off:
+            parts.append(f"{self.cut_off:,} more cut off")
         if self.hit_rate is not None:
             parts.append(f"{self.hit_rate:.0%} of {self.looked_up:,} prompt tokens from the prefix cache")
         if self.time_to_first_token is not None:
@@ -69,10 +72,11 @@ class EngineFigures:
         return ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
-        """A dictionary for JSON, with the two averages."""
+        """A dictionary for JSON, with what follows from the counts."""
         data: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         data["first_token_seconds"] = round(self.first_token_seconds, 6)
-        return {**data, "hit_rate": self.hit_rate, "time_to_first_token": self.time_to_first_token}
+        derived = ("cut_off", "hit_rate", "time_to_first_token")
+        return {**data, **{name: getattr(self, name) for name in derived}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EngineFigures:

@@ -53,15 +53,14 @@ def samples(page: str) -> Iterator[Sample]:
 
 def read(page: str) -> EngineFigures | None:
     """The figures of all engines of a server (data parallelism has several); None where the page has none."""
-    counts = dict.fromkeys((*_COUNTS.values(), "finished", "aborted"), 0.0)
+    counts = dict.fromkeys((*_COUNTS.values(), "finished"), 0.0)
     first_token_seconds = 0.0
     known = False
     for name, labels, value in samples(page):
         if name in _COUNTS:
             counts[_COUNTS[name]] += value
         elif name == _OUTCOMES:
-            ended = labels.get("finished_reason")
-            counts["aborted" if ended == "abort" else "finished"] += value
+            counts["finished"] += 0 if labels.get("finished_reason") == "abort" else value
         elif name == _FIRST_TOKEN:
             first_token_seconds += value
         else:
