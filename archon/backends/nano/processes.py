@@ -1,7 +1,7 @@
 """The workers of a backend, as seen from its event loop: started when needed, told what to do, heard, ended.
 
-One process with one BLAS thread per core: twice the samples of one process with two threads (facts: decoding a tiny
-model is many small products). A worker that ends early takes its requests with it: they fail as a dropped connection
+One process with one BLAS thread per core: decoding a tiny model is many small products, which a BLAS hardly spreads
+over threads. A worker that ends early takes its requests with it: they fail as a dropped connection
 does, and the next request starts another.
 """
 
