@@ -228,9 +228,9 @@ class Caller:
             )
 
     def max_tokens(self, request: Request | ScoreRequest) -> int:
-        """The limit on new tokens per sample; scoring writes none."""
+        """The limit on new tokens per sample; scoring writes none, or the one that judges."""
         if isinstance(request, ScoreRequest):
-            return 0
+            return self.backend.capabilities.max_tokens or 0
         limits = (request.sampling.max_tokens, self.config.max_tokens, self.backend.capabilities.max_tokens)
         return next((limit for limit in limits if limit is not None), _UNLIMITED)
 

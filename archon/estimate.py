@@ -55,7 +55,8 @@ def _line(
     path: str, stage: Stage, caller: Caller, calls: Count, problems: Sequence[Problem], session: Session
 ) -> Line:
     sampling = session.sampling(caller.name, getattr(stage, "sampling", None))
-    limit = sampling.max_tokens or caller.backend.capabilities.max_tokens
+    can = caller.backend.capabilities
+    limit = (sampling.max_tokens or can.max_tokens) if can.completes else can.max_tokens or 0
     prompt = None
     bounds: list[int] = []
     if not stage.takes:  # what is asked about candidates is not known yet

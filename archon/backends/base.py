@@ -224,7 +224,7 @@ class Capabilities(Value):
     aborts: bool = False
     """Closing the connection stops the generation, and with it the bill."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The most tokens a reply can have, where that is known."""
+    """The most tokens a reply can have, where that is known; of a reward model, those it writes to judge."""
     completes: bool = True
     """Write replies; a reward model only scores them."""
     scores: Scores | None = None
