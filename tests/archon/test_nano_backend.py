@@ -220,11 +220,13 @@ async def test_weights_that_cannot_be_read_stop_the_run(tmp_path: Path) -> None:
 async def test_a_worker_that_is_killed_drops_its_requests_and_another_takes_its_place(weights: str) -> None:
     backend = Nano(weights=weights, workers=1).connect()
     try:
-        stream = asyncio.ensure_future(collect(backend, asked(max_tokens=900, top_k=2), range(4)))
+        progress = Progress()
+        stream = asyncio.ensure_future(collect(backend, asked(max_tokens=900, top_k=2), range(4), progress))
         await collect(backend, asked(max_tokens=2), range(1))
         os.kill(worker_of(backend), signal.SIGKILL)
         with pytest.raises(ConnectionDropped, match="worker process"):
             await stream
+        assert progress.completion_tokens is None  # nobody knows any more
         assert len(await collect(backend, asked(max_tokens=2), range(1))) == 1
     finally:
         await backend.close()

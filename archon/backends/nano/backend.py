@@ -276,9 +276,11 @@ class NanoBackend:
 
     async def _cancel(
         self, asked: Sequence[tuple[Worker, int]], heard: asyncio.Queue[Mapping[str, Any]]
-    ) -> int:
-        """Let the unfinished samples go; returns the tokens that they had got."""
+    ) -> int | None:
+        """Let the unfinished samples go; returns the tokens that they had got, None where a worker cannot tell."""
         tokens, answers = 0, sum(worker.cancel(key) for worker, key in asked)
+        if answers < len(asked):
+            return None
         try:
             async with asyncio.timeout(_PATIENCE):
                 while answers:
@@ -286,8 +288,10 @@ class NanoBackend:
                     if message["op"] == "done":  # in the meantime
                         tokens += len(message["tokens"])
                         continue
-                    tokens += message.get("tokens", 0)
+                    if message["op"] != "cancelled":
+                        return None
+                    tokens += message["tokens"]
                     answers -= 1
         except TimeoutError:
-            pass
+            return None
         return tokens

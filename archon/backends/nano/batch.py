@@ -75,9 +75,9 @@ class Batch(Generic[R]):
         """Room for one token more of each."""
         have, need = self._keys.shape[1], self._blocks
         if need > have:
-            more = [(0, 0)] * 6
-            more[1] = (0, max(need, 2 * have) - have)
-            self._keys, self._values = np.pad(self._keys, more), np.pad(self._values, more)
+            self._keys, self._values = (
+                _longer(store, max(need, 2 * have)) for store in (self._keys, self._values)
+            )
 
     def mask(self, rows: int) -> Floats:
         """What the next token of each row sees of the sample's own (0) or not (minus infinity)."""
@@ -111,3 +111,10 @@ class Batch(Generic[R]):
             store[:, :blocks, target] = store[:, :blocks, source]
         self._kept[target], self._sizes[target] = self._kept[source], self._sizes[source]
         self.rows[target] = self.rows[source]
+
+
+def _longer(store: Floats, blocks: int) -> Floats:
+    """More blocks; memory that no sample has needed yet is not touched."""
+    longer = np.zeros((len(store), blocks, *store.shape[2:]), np.float32)
+    longer[:, : store.shape[1]] = store
+    return longer
