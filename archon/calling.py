@@ -33,6 +33,7 @@ from archon.backends.base import (
     Scored,
     Scorer,
     ScoreRequest,
+    Starts,
     Tokens,
 )
 from archon.budget import Hold, Meter
@@ -162,6 +163,7 @@ class Caller:
         if self.price is None:
             self.price, self.price_source = price_of(config.label, prices)
         self.flops, self.shape = config.flops(), config.shape()
+        self._starts = backend if isinstance(backend, Starts) else None
         self._tokens_per_second = 0.0
         self._max_n = backend.capabilities.max_n
         self._jitter = random.Random(f"{name}|{os.getpid()}")  # processes that share a server spread out
@@ -284,6 +286,8 @@ class Caller:
         """Attempt it until it succeeds, each attempt held and billed by itself."""
         retries = 0
         while True:
+            if self._starts is not None:
+                await self._starts.ready()
             hold = await meter.reserve(work.worst())
             work.begin(hold)
             try:

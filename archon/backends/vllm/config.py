@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +20,11 @@ from pydantic import Field, field_validator, model_validator
 from archon.backends.base import Model
 from archon.backends.openai import OpenAI
 from archon.backends.servers import Overrides
-from archon.errors import UserError
+from archon.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from archon.backends.vllm.replicas import VLLMBackend
+    from archon.backends.vllm.server import Orders
 
 _SECRET = re.compile(r"(^|_)(token|key|secret|password)$", re.IGNORECASE)
 _OURS = {
@@ -37,6 +44,11 @@ _SILENT = frozenset(
 """Options that change how fast a model answers, and not what: they tell no samples apart."""
 _DEFAULTS = {"enable_prompt_tokens_details": True}
 """What the account needs: how much of a prompt was in the cache."""
+_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600"}
+"""Nothing is reported to vLLM's authors; a connection that idles is not closed just when we use it again."""
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
+"""Nothing is looked up for a model that is here."""
+_GPUS = Path("/proc/driver/nvidia/gpus")
 _SAMPLED = 64 * 1024
 
 
@@ -129,6 +141,11 @@ class VLLM(Model):
         return path.resolve() if path.is_dir() else None
 
     @property
+    def served(self) -> str:
+        """The name that a server of ours gives it."""
+        return self.model if self.folder is None else str(self.folder)
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """Its weights and every option that may change what it says; not where it runs."""
         if self.url is not None:
@@ -141,6 +158,12 @@ class VLLM(Model):
         return {"backend": "vllm", **named, "api": self.api, "options": options}
 
     @property
+    def mark(self) -> str:
+        """Tells servers of ours apart where they are named."""
+        parts = (self.served, self.flags, dict(self.environment), self.python, self.port)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
     def flags(self) -> list[str]:
         """Its options as vLLM's command line takes them."""
         return [word for name, value in {**_DEFAULTS, **self.options}.items() for word in _flag(name, value)]
@@ -148,7 +171,7 @@ class VLLM(Model):
     def client(self, url: str) -> OpenAI:
         """How one server of it is asked."""
         return OpenAI(
-            model=self.model if self.folder is None or self.url is not None else str(self.folder),
+            model=self.model if self.url is not None else self.served,
             base_url=url,
             server="vllm",
             api=self.api,
@@ -159,6 +182,54 @@ class VLLM(Model):
             timeout=self.timeout,
             max_concurrency=self.max_concurrency,
         )
+
+    def orders(self, replica: int) -> Orders:
+        """What the server of one replica is to be. Raises MissingExtra where no Python has vLLM."""
+        from archon.backends.vllm.server import Orders
+
+        python = self.interpreter()
+        folder = self.folder
+        environment = {**_ENVIRONMENT, **({} if folder is None else _OFFLINE)}
+        environment.update(devices(self, replica))
+        environment.update(self.environment)
+        return Orders(
+            model=self.model,
+            command=(
+                python,
+                "-m",
+                "vllm.entrypoints.openai.api_server",
+                *("--model", self.served),
+                *self.flags,
+            ),
+            environment=tuple(sorted(environment.items())),
+            without=() if python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
+            port=0 if self.port == "auto" else self.port + replica,
+            start_timeout=self.start_timeout,
+            contents="" if folder is None else contents(folder),
+            replica=replica,
+        )
+
+    def interpreter(self) -> str:
+        """The Python that has vLLM. Raises MissingExtra."""
+        named = self.python or os.environ.get("ARCHON_VLLM_PYTHON")
+        if named is None:
+            spec = importlib.util.find_spec("vllm")
+            if spec is not None and spec.origin is not None:  # not just a folder of that name
+                return sys.executable
+            raise MissingExtra(
+                "model `vllm` starts a vLLM server, and vLLM is not installed here. Install archon[vllm] (it needs a "
+                "GPU), or name a Python that has it by `python:` or ARCHON_VLLM_PYTHON. docs/vllm.md says how to get "
+                "one for a CPU; `url:` uses a server that runs already"
+            )
+        found = shutil.which(str(Path(named).expanduser()))
+        if found is None or not _has_vllm(found):
+            lacks = "is no program" if found is None else "has no vLLM"
+            source = "`python:`" if self.python else "ARCHON_VLLM_PYTHON"
+            raise MissingExtra(
+                f"{named!r} {lacks}, which {source} names as the Python that has vLLM. Install archon[vllm] there, "
+                "or see docs/vllm.md"
+            )
+        return str(Path(found).absolute())
 
     def check(self) -> None:
         """Raise UserError where the model is a folder without one, or where no Python has vLLM."""
@@ -174,6 +245,7 @@ class VLLM(Model):
             raise UserError(
                 f"the folder {self.model!r} has no `config.json`. Name a folder with a model in Hugging Face's format"
             )
+        self.interpreter()
 
     def connect(self) -> VLLMBackend:
         """Ready to start; nothing runs yet."""
@@ -182,10 +254,34 @@ class VLLM(Model):
         return VLLMBackend(self)
 
 
+@lru_cache(maxsize=16)
+def _has_vllm(python: str) -> bool:
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    try:
+        return subprocess.run([python, "-c", look], capture_output=True, timeout=120).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def devices(config: VLLM, replica: int) -> dict[str, str]:
+    """Each of several replicas gets GPUs of its own, where there are enough."""
+    if config.replicas == 1 or "CUDA_VISIBLE_DEVICES" in config.environment:
+        return {}
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        known = [name for name in listed.split(",") if name.strip()]
+    else:
+        known = [str(number) for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
+    each = int(config.options.get("tensor_parallel_size") or 1) * int(
+        config.options.get("pipeline_parallel_size") or 1
+    )
+    if len(known) < each * config.replicas:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(known[replica * each : (replica + 1) * each])}
+
+
 def _flag(name: str, value: Any) -> list[str]:
     """One option as words: `--flag`, `--no-flag`, `--flag VALUE ...`."""
-    import json
-
     flag = "--" + name.replace("_", "-")
     if value is None:
         return []

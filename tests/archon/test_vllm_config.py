@@ -1,0 +1,105 @@
+"""What a configuration says about a vLLM server, before any runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from archon.backends.vllm.config import VLLM, devices
+from archon.backends.vllm.errors import failure
+from archon.errors import EndpointDown, MissingExtra, UserError
+from tests.archon.nano_model import random_folder
+
+
+def test_options_become_flags() -> None:
+    options: dict[str, Any] = {
+        "max_model_len": 1024,
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "middleware": ["a", "b"],
+        "speculative_config": {"method": "ngram"},
+        "quantization": None,
+        "enable_prompt_tokens_details": False,
+    }
+    assert VLLM(model="m", options=options).flags == [
+        "--no-enable-prompt-tokens-details",
+        *("--max-model-len", "1024"),
+        "--enforce-eager",
+        "--no-enable-prefix-caching",
+        *("--middleware", "a", "b"),
+        *("--speculative-config", '{"method": "ngram"}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"options": {"port": 8000}}, "write `port:` beside"),
+        ({"options": {"api_key": "x"}}, "VLLM_API_KEY"),
+        ({"options": {"--max-model-len": 8}}, "as 'max_model_len'"),
+        ({"environment": {"HF_TOKEN": "x"}}, "looks like a secret"),
+        ({"url": "http://x/v1", "replicas": 2}, "`replicas` is for a server that is started"),
+        ({"url": "x"}, "starts with http"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        VLLM(model="m", **fields)
+
+
+def test_samples_are_told_apart_by_weights_and_options_not_by_place_and_speed(tmp_path: Path) -> None:
+    one, copy = random_folder(tmp_path / "a" / "m"), random_folder(tmp_path / "b" / "m")
+    other = random_folder(tmp_path / "c" / "m", seed=1)
+    plain = VLLM(model=str(one)).identity
+    fast = VLLM(model=str(copy), replicas=2, port=9000, options={"enforce_eager": True}).identity
+    assert plain == fast
+    assert plain != VLLM(model=str(other)).identity
+    assert plain != VLLM(model=str(one), options={"quantization": "fp8"}).identity
+    assert plain != VLLM(model=str(one), url="http://127.0.0.1:1/v1").identity
+
+
+def test_a_python_without_vllm_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARCHON_VLLM_PYTHON", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"archon\[vllm\].*docs/vllm.md"):
+        VLLM(model="m").check()
+    monkeypatch.setenv("ARCHON_VLLM_PYTHON", "/nowhere/python")
+    with pytest.raises(
+        MissingExtra, match=r"'/nowhere/python' is no program, which ARCHON_VLLM_PYTHON names"
+    ):
+        VLLM(model="m").check()
+
+
+def test_a_folder_that_is_no_model_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder '/nowhere/m'"):
+        VLLM(model="/nowhere/m").check()
+    with pytest.raises(UserError, match=r"no `config\.json`"):
+        VLLM(model=str(tmp_path)).check()
+
+
+def test_replicas_get_gpus_of_their_own_where_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    model = VLLM(model="m", replicas=2, options={"tensor_parallel_size": 2})
+    assert devices(model, 1) == {"CUDA_VISIBLE_DEVICES": "6,7"}
+    assert devices(model.model_copy(update={"replicas": 3}), 1) == {}
+    assert devices(model.model_copy(update={"replicas": 1}), 0) == {}
+
+
+def test_of_a_log_the_error_shows_what_matters(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "(APIServer pid=1) INFO 11-25 23:21:37 [api_utils.py:347] version 0.32.0\n"
+        "(EngineCore pid=2) ERROR 11-25 23:21:59 [core.py:133] ValueError: head size 7 is not supported\n"
+        "(APIServer pid=1) Traceback (most recent call last):\n"
+        "(APIServer pid=1)     raise RuntimeError(\n"
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
+    error = failure("m", {"state": "failed", "why": "exit", "code": 1, "log": str(log)})
+    assert type(error) is EndpointDown
+    assert str(error) == (
+        f"vLLM did not start with 'm' (exit code 1): ValueError: head size 7 is not supported. Its log: {log}"
+    )

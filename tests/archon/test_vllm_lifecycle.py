@@ -1,0 +1,234 @@
+"""Servers of ours: started when needed, shared, and never left behind. The server is a fake, its processes are real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archon import Problem, Session
+from archon.backends.base import Progress, Request
+from archon.backends.vllm.config import VLLM
+from archon.backends.vllm.replicas import VLLMBackend
+from archon.errors import EndpointDown, ModelNotFound, RetryableError
+from archon.problem import Message
+from archon.strategies.sample import Sample
+from tests.archon.fake_vllm import fake_python, keepers, left
+
+ASKED = Request((Message(role="user", content="Say something."),))
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A place of this test's alone, with nothing left there afterwards."""
+    folder = tmp_path_factory.mktemp("v")
+    monkeypatch.setenv("ARCHON_VLLM_STATE", str(folder))
+    yield
+    gone_soon(lambda: not left() and not keepers())
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    return fake_python(tmp_path / "fake")
+
+
+def gone_soon(so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not so():
+        assert time.monotonic() < until, "it does not come to that"
+        time.sleep(0.05)
+
+
+async def say(backend: VLLMBackend) -> str:
+    async for completion in backend.complete(ASKED, [0], Progress()):
+        return completion.text
+    raise AssertionError("nothing came")
+
+
+async def test_nothing_runs_before_it_is_needed_and_nothing_afterwards(python: str) -> None:
+    backend = VLLM(model="m", python=python).connect()
+    assert backend.capabilities.prefix and not left()
+    assert await say(backend) == await say(backend)
+    assert len(left()) >= 2  # the server and its child
+    await backend.close()
+    assert not left()
+
+
+async def test_what_names_the_same_model_shares_a_server(python: str) -> None:
+    one, two, other = (VLLM(model=name, python=python).connect() for name in ("m", "m", "n"))
+    first, second, third = await asyncio.gather(say(one), say(two), say(other))
+    assert first == second != third
+    await one.close()
+    assert await say(two) == first
+    await asyncio.gather(two.close(), other.close())
+    assert not left()
+
+
+async def test_replicas_share_the_work(python: str) -> None:
+    backend = VLLM(model="m", python=python, replicas=2, environment={"FAKE_DELAY": "0.5"}).connect()
+    await backend.ready()
+    while len(backend.running) < 2:
+        await asyncio.sleep(0.05)
+    answered = await asyncio.gather(*(say(backend) for _ in range(4)))
+    await backend.close()
+    assert sorted(answered.count(pid) for pid in set(answered)) == [2, 2]
+
+
+async def test_a_server_that_is_kept_serves_the_next_run_and_then_goes(python: str) -> None:
+    kept = VLLM(model="m", python=python, keep=3600).connect()
+    first = await say(kept)
+    await kept.close()
+    assert left()
+    again = VLLM(model="m", python=python).connect()
+    assert await say(again) == first
+    await again.close()  # the last to leave asked for nothing
+    assert not left()
+
+
+PROGRAM = """
+    import asyncio, sys
+    from archon.backends.base import Progress, Request
+    from archon.backends.vllm.config import VLLM
+    from archon.problem import Message
+
+    async def main():
+        backend = VLLM(model="m", python=sys.argv[1], environment={"FAKE_SLOW": sys.argv[2]}).connect()
+        print("begun", flush=True)
+        async for completion in backend.complete(Request((Message(role="user", content="x"),)), [0], Progress()):
+            print("ready", flush=True)
+        await asyncio.sleep(3600)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("slow", ["0", "3600"], ids=["running", "starting"])
+def test_a_process_that_is_killed_leaves_no_server(python: str, slow: str) -> None:
+    run = [sys.executable, "-c", textwrap.dedent(PROGRAM), python, slow]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        if slow == "0":
+            assert process.stdout.readline() == b"ready\n"
+        else:
+            gone_soon(lambda: bool(left()))
+        process.kill()
+    gone_soon(lambda: not left())
+
+
+async def test_a_keeper_that_is_killed_leaves_its_server_to_us(python: str) -> None:
+    backend = VLLM(model="m", python=python).connect()
+    first = await say(backend)
+    os.kill(keepers()[0], signal.SIGKILL)
+    while await say_or_drop(backend) in (first, ""):
+        await asyncio.sleep(0.05)
+    await backend.close()
+
+
+async def say_or_drop(backend: VLLMBackend) -> str:
+    try:
+        return await say(backend)
+    except RetryableError:
+        return ""
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_a_run_survives_its_server_and_nothing_is_lost_or_billed_twice(
+    python: str, replicas: int
+) -> None:
+    model = VLLM(
+        model="m",
+        python=python,
+        replicas=replicas,
+        environment={"FAKE_DELAY": "1"},
+        max_concurrency=4,
+        samples_per_request=1,
+    )
+    async with Session(models=model) as session:
+        backend: Any = session.caller("default").backend
+
+        async def kill() -> None:
+            await say(backend)
+            os.kill(int(await say(backend)), signal.SIGKILL)
+
+        problem = Problem(id="p", messages=ASKED.messages)
+        outcome, _ = await asyncio.gather(session.solve(Sample(n=24, max_tokens=1), problem), kill())
+    assert sorted(c.index for c in outcome.candidates) == list(range(24)) and not outcome.failures
+    assert sum(c.usage.requests for c in outcome.candidates) == 24
+    assert outcome.usage.requests > 24  # those in flight were billed as what they were: attempts
+    assert len({c.text for c in outcome.candidates}) >= 2  # by the server that died, and by another
+
+
+async def test_a_server_that_always_dies_is_given_up(python: str) -> None:
+    backend = VLLM(model="m", python=python, environment={"FAKE_DIES": "1"}).connect()
+    with pytest.raises(EndpointDown, match=r"died 3 times in a row .*ended with code 7"):
+        while True:
+            assert await say_or_drop(backend) == ""
+    await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("says", "error", "words"),
+    [
+        ("RuntimeError: Failed to infer device type", EndpointDown, "needs a GPU"),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",
+            EndpointDown,
+            "gpu_memory_utilization",
+        ),
+        ("OSError: m is not a valid model identifier listed on", ModelNotFound, "there is no such model"),
+        ("ValueError: something nobody has seen before", EndpointDown, "something nobody has seen before"),
+    ],
+)
+async def test_a_failed_start_says_why(python: str, says: str, error: type[Exception], words: str) -> None:
+    backend = VLLM(model="m", python=python, environment={"FAKE_SAYS": says}).connect()
+    with pytest.raises(error, match=words) as caught:
+        await say(backend)
+    log = str(caught.value).rpartition("Its log: ")[2]
+    assert says in Path(log).read_text()
+    with pytest.raises(error):  # and is not tried again for every call
+        await say(backend)
+    await backend.close()
+
+
+async def test_an_unknown_option_is_the_server_s_to_refuse(python: str) -> None:
+    backend = VLLM(model="m", python=python, options={"max_model_length": 8}).connect()
+    with pytest.raises(EndpointDown, match="unrecognized arguments: --max-model-length"):
+        await say(backend)
+    await backend.close()
+
+
+async def test_a_port_that_is_taken_is_said(python: str) -> None:
+    taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    backend = VLLM(model="m", python=python, port=port).connect()
+    with pytest.raises(EndpointDown, match=r"its port is taken .*`port: auto`"):
+        await say(backend)
+    await backend.close()
+    taken.close()
+
+
+async def test_a_start_that_takes_too_long_is_given_up(python: str) -> None:
+    backend = VLLM(model="m", python=python, start_timeout=0.5, environment={"FAKE_SLOW": "3600"}).connect()
+    with pytest.raises(EndpointDown, match="within `start_timeout`"):
+        await say(backend)
+    await backend.close()
+
+
+async def test_a_run_that_is_cut_off_while_its_server_starts_leaves_none(python: str) -> None:
+    backend = VLLM(model="m", python=python, environment={"FAKE_SLOW": "3600"}).connect()
+    call = asyncio.create_task(say(backend))
+    while not left():
+        await asyncio.sleep(0.05)
+    call.cancel()
+    await backend.close()
+    assert not left()
