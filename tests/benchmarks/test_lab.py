@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from operator import add, mul, sub
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from archon import registry
 from archon.answers import normal_form
 from archon.benchmarks.benchmark import Dataset
+from archon.benchmarks.lab import arith
 from archon.benchmarks.lab.arith import rewritten
 from archon.benchmarks.lab.bench import Lab, LabArith, LabChain, LabListFn
 from archon.benchmarks.lab.family import SPLITS, Split, Task, tasks
@@ -128,6 +130,12 @@ def test_asking_for_more_problems_than_a_level_has_is_an_error(monkeypatch: pyte
         DataError, match=r"level 1 of lab/arith has \d problems in its split 'dev', and not 20"
     ):
         LabArith(split="dev").load()
+
+
+def test_the_document_s_table_of_levels_is_what_the_generators_do() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    for level, of in arith._LEVELS.items():
+        assert f"| {level} | {of.operations}, {of.largest}, {of.groups or 'none'} |" in document
 
 
 def test_they_are_registered_under_their_names() -> None:

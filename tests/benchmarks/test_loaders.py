@@ -29,7 +29,6 @@ COUNTS = {
     "mbpp_plus": 378,
     "gsm8k": 1319,
     "math500": 500,
-    "demo": 10,
 }
 FILES = {
     "humaneval": "humaneval/HumanEval.jsonl.gz",
@@ -43,7 +42,7 @@ CODE = ("humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
 
 
 def load(name: str, data: Path) -> Dataset:
-    benchmark: Benchmark = registry.find("benchmark", name)(data=None if name == "demo" else data)
+    benchmark: Benchmark = registry.find("benchmark", name)(data=data)
     return benchmark.load()
 
 
@@ -315,18 +314,3 @@ async def test_formulas_are_compared_as_mathematics(gold: str, equal: str, other
     said = found[problem.id]
     assert said[:2] == ["right", "right"]
     assert said[2].startswith("wrong")
-
-
-async def test_every_demo_task_s_right_body_is_right_and_its_mistakes_are_not(data: Path) -> None:
-    from archon.benchmarks import demo
-
-    dataset = load("demo", data)
-    tasks = {f"demo/{t.name}": t for t in demo._TASKS}
-
-    def answers(problem: Problem) -> list[str]:
-        task = tasks[problem.id]
-        return [f"```python\n{problem.prompt}    {body}\n```" for body in (task.right, *task.wrong)]
-
-    for task, said in (await graded(dataset, answers)).items():
-        assert said[0] == "right", task
-        assert "right" not in said[1:], task
