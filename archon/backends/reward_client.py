@@ -60,9 +60,11 @@ class _Answer(NamedTuple):
 class RewardBackend(OpenAIBackend):
     """What every kind of server has in common."""
 
-    def __init__(self, config: RewardServer) -> None:
-        super().__init__(config.client)
+    def __init__(self, config: RewardServer, address: str, served: str) -> None:
+        super().__init__(config.client(address))
         self.config = config
+        self._served = served
+        """The model's name, as the server spells it."""
 
     def complete(
         self, request: Request, indices: Sequence[int], progress: Progress
@@ -142,8 +144,8 @@ class JSONRewards(RewardBackend):
 class VLLMRewards(RewardBackend):
     """vLLM, asked and read as the model's description says."""
 
-    def __init__(self, config: RewardServer) -> None:
-        super().__init__(config)
+    def __init__(self, config: RewardServer, address: str, served: str) -> None:
+        super().__init__(config, address, served)
         self._reading = config.reading
         self._root = self.endpoint.removesuffix("/v1")
         self._openings: dict[tuple[Message, ...], list[int]] = {}
@@ -151,7 +153,7 @@ class VLLMRewards(RewardBackend):
     @property
     def identity(self) -> Mapping[str, Any]:
         """Server, model, and how it is asked."""
-        about = {"source", "tried", "served", "server"}
+        about = {"source", "tried", "served", "options", "note"}
         return {
             "backend": "reward_server",
             "base_url": self.endpoint,
@@ -167,6 +169,7 @@ class VLLMRewards(RewardBackend):
             scores=self._reading.scores,
             score_scale=self._reading.scale,
             max_replies=self.config.replies_per_request if self._batches else 1,
+            max_tokens=1 if self._reading.way in ("chat", "completions") else None,
             aborts=True,
         )
 
@@ -218,7 +221,7 @@ class VLLMRewards(RewardBackend):
         for item, tokens, places in zip(data["data"], inputs, ends, strict=True):
             if len(item["data"]) != len(tokens):
                 raise ValueError(
-                    f"{len(item['data'])} rows for {len(tokens)} tokens: start it with {self._reading.server}"
+                    f"{len(item['data'])} rows for {len(tokens)} tokens: start it with {self._reading.flags}"
                 )
             scores.append([self._read(item["data"][place]) for place in places])
         return _Answer(scores, data.get("usage"), list(map(len, inputs)))
@@ -226,7 +229,7 @@ class VLLMRewards(RewardBackend):
     async def _by_word(self, request: ScoreRequest) -> _Answer:
         """The model's next word: one that approves, or one that disapproves."""
         reading, (steps,) = self._reading, request.replies
-        body: dict[str, Any] = {"model": self.config.model, "max_tokens": 1, "temperature": 0}
+        body: dict[str, Any] = {"model": self._served, "max_tokens": 1, "temperature": 0}
         if reading.way == "completions":
             path, api = "/v1/completions", "completions"
             body |= {"prompt": reading.opening(request.messages) + "".join(reading.written(steps))}
@@ -259,7 +262,7 @@ class VLLMRewards(RewardBackend):
         return turns[:-1]
 
     async def _numbers(self, path: str, body: dict[str, Any]) -> Any:
-        body["model"] = self.config.model
+        body["model"] = self._served
         if (
             self._reading.activation is not None
         ):  # vLLM has called it so since 0.11.1, and before by the other
@@ -310,7 +313,7 @@ class VLLMRewards(RewardBackend):
 
     async def _tokenize(self, **body: Any) -> list[int]:
         """What a text's or a chat's tokens are; no work for the model."""
-        body |= {"model": self.config.model, "add_special_tokens": False}
+        body |= {"model": self._served, "add_special_tokens": False}
         data = await self._post(self._root + "/tokenize", body)
         return [int(token) for token in data["tokens"]]
 

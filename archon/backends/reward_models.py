@@ -6,11 +6,12 @@ itself. Nothing here depends on a model's code: a new one is a few lines of YAML
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -68,8 +69,10 @@ class RewardModel(Value):
     """Whether the server puts its numbers through a sigmoid or softmax; its own choice where not given."""
     scale: Scale = "probability"
     """What the score is."""
-    server: str = ""
-    """How vLLM must be started for it, for people."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """vLLM's options that its server must be started with."""
+    note: str = ""
+    """What else there is to know of it, for people."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -82,6 +85,15 @@ class RewardModel(Value):
         if self.way in ("chat", "completions") and self.scale not in ("probability", "logit"):
             raise ValueError(f"by log-probabilities a score is a probability, not a {self.scale}")
         return self
+
+    @property
+    def flags(self) -> str:
+        """The options of its server, as vLLM's command line takes them."""
+        words = []
+        for name, value in self.options.items():
+            words.append(f"--{name.replace('_', '-')}")
+            words.append(value if isinstance(value, str) else f"'{json.dumps(value)}'")
+        return " ".join(words)
 
     @property
     def scores(self) -> Scores:

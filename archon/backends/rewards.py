@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from archon.backends.base import Model, Scores
+from archon.backends.base import Backend, Model, Scores
 from archon.backends.openai import OpenAI
-from archon.backends.reward_client import JSONRewards, RewardBackend, VLLMRewards
+from archon.backends.reward_client import JSONRewards, VLLMRewards
 from archon.backends.reward_models import RewardModel, described, known
+from archon.backends.vllm.config import VLLM
 from archon.candidate import Scale
 from archon.suggest import hint
 
@@ -30,8 +31,8 @@ class RewardServer(Model):
 
     model: str = Field(min_length=1)
     """The model's name, as the server spells it."""
-    base_url: str
-    """The server's address; with `api: json` the whole address that is posted to."""
+    base_url: str | None = None
+    """The server's address; with `api: json` the whole address that is posted to. Without one a vLLM is started."""
     api: Literal["vllm", "json"] = "vllm"
     """How it is spoken to: as vLLM (and, for judgements of one word, any OpenAI-compatible server), or by the
     JSON of archon/backends/reward_client.py."""
@@ -41,6 +42,9 @@ class RewardServer(Model):
     """With `api: json`: what of a reply it scores."""
     scale: Scale | None = None
     """What the scores are; by the description, or `score` with `api: json`, where not given."""
+    vllm: Mapping[str, Any] = Field(default_factory=dict)
+    """Of a vLLM that is started: fields of the backend `vllm`, such as `python`, `replicas`, `options`. What
+    the description needs is set."""
     replies_per_request: Annotated[int, Field(ge=1)] = 16
     """Replies scored by one request, where the server takes several."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -52,7 +56,7 @@ class RewardServer(Model):
 
     @field_validator("base_url")
     @classmethod
-    def _is_url(cls, value: str) -> str:
+    def _is_url(cls, value: str | None) -> str | None:
         OpenAI._is_url(value)
         return value
 
@@ -65,9 +69,13 @@ class RewardServer(Model):
     @model_validator(mode="after")
     def _described(self) -> Self:
         if self.api == "json":
+            if self.base_url is None:
+                raise ValueError("`api: json` needs the address of a server: `base_url`")
             if self.reads is not None:
                 raise ValueError("`reads` is for `api: vllm`; with `api: json` give `scores` and `scale`")
             return self
+        if self.base_url is not None and self.vllm:
+            raise ValueError("`vllm` is for a server that is started, and `base_url` names one that runs")
         if isinstance(self.reads, str) and self.reads not in known():
             raise ValueError(f"there is no description {self.reads!r}. {hint(self.reads, known())}")
         if self.reads is None and described(self.model) is None:
@@ -75,6 +83,8 @@ class RewardServer(Model):
                 f"the reward model {self.model!r} is not known. Say by `reads:` how it is asked: "
                 f"one of {', '.join(known())}, or a description such as {{way: classify, process: false}}"
             )
+        if self.base_url is None:
+            _ = self.started  # its mistakes are told now
         return self
 
     @cached_property
@@ -89,12 +99,28 @@ class RewardServer(Model):
         """Prices go by the model's name."""
         return self.model
 
-    @property
-    def client(self) -> OpenAI:
-        """The client's configuration."""
-        fields = ("model", "base_url", "api_key_env", "headers", "transport", "timeout", "max_concurrency")
-        return OpenAI(**{name: getattr(self, name) for name in fields})
+    def client(self, address: str) -> OpenAI:
+        """How the server at this address is asked."""
+        fields = ("model", "api_key_env", "headers", "transport", "timeout", "max_concurrency")
+        return OpenAI(base_url=address, **{name: getattr(self, name) for name in fields})
 
-    def connect(self) -> RewardBackend:
-        """Open a client."""
-        return JSONRewards(self) if self.api == "json" else VLLMRewards(self)
+    @cached_property
+    def started(self) -> VLLM:
+        """The vLLM that is started, where there is no address."""
+        options = {**self.reading.options, **self.vllm.get("options", {})}
+        shared = {"timeout": self.timeout, "max_concurrency": self.max_concurrency}
+        return VLLM(**{"model": self.model, **shared, **self.vllm, "options": options})
+
+    def check(self) -> None:
+        """Raise UserError where a vLLM is to be started and cannot be."""
+        if self.base_url is None:
+            self.started.check()
+
+    def connect(self) -> Backend:
+        """Open a client, or be ready to start a server."""
+        if self.base_url is None:
+            from archon.backends.vllm.rewards import StartedRewards
+
+            return StartedRewards(self, self.started)
+        kind = JSONRewards if self.api == "json" else VLLMRewards
+        return kind(self, self.base_url, self.model)

@@ -99,6 +99,7 @@ async def scored(
 ) -> tuple[list[tuple[float, ...]], StubServer]:
     async with StubServer(script) as server:
         backend = RewardServer(model="m", base_url=server.url, **settings).connect()
+        assert isinstance(backend, Scorer)
         try:
             found = await backend.score(ScoreRequest(QUESTION, replies, finished), Progress())
         finally:
@@ -330,6 +331,21 @@ async def test_what_the_server_counts_is_shared_out_to_the_exact_sum() -> None:
     assert (desk.usage.prompt_tokens, desk.usage.requests, desk.usage.estimated) == (101, 1, 0)
 
 
+async def test_the_word_that_judges_is_within_what_was_held() -> None:
+    async with StubServer(word(("+", -0.1))) as server:
+        desk = Desk(server.url, api="vllm", reads="rlhflow-orm")
+        asked = ScoreRequest(QUESTION, (("14",),))
+        most = desk.caller.worst_case(asked, 1)
+        await desk.score(("14",))
+        await desk.backend.close()
+    assert (
+        (most.requests, most.completion_tokens)
+        == (1, 1)
+        == (desk.usage.requests, desk.usage.completion_tokens)
+    )
+    assert desk.usage.prompt_tokens <= most.prompt_tokens
+
+
 async def test_without_usage_tokens_are_estimated_and_said_to_be() -> None:
     async with StubServer(lambda asked: said({"scores": [[1]]})) as server:
         desk = Desk(server.url, scores="outcome")
@@ -348,7 +364,7 @@ def test_every_shipped_description_says_where_it_is_from() -> None:
     names = [name for one in known().values() for name in one.served]
     assert len(set(names)) == len(names)
     for name, one in known().items():
-        assert one.source and one.server, name
+        assert one.source and (one.flags or one.note), name
 
 
 def test_a_known_model_is_described_by_its_name_and_an_unknown_one_must_be() -> None:
@@ -376,6 +392,21 @@ def test_a_known_model_is_described_by_its_name_and_an_unknown_one_must_be() -> 
 def test_a_description_that_cannot_work_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         RewardModel(**fields)
+
+
+def test_a_server_is_started_with_what_the_description_needs() -> None:
+    started = {"python": "/usr/bin/python3", "options": {"max_model_len": 512}}
+    model = RewardServer(model="/weights", reads="nano-prm", vllm=started)
+    assert model.started.python == "/usr/bin/python3"
+    needed = {"runner": "pooling", "pooler_config": {"task": "token_classify"}, "max_model_len": 512}
+    assert model.started.options == needed
+    assert "--runner pooling" in model.reading.flags
+    with pytest.raises(ValidationError, match="one that runs"):
+        RewardServer(model="/weights", reads="nano-prm", vllm=started, base_url="http://h/v1")
+    with pytest.raises(ValidationError, match="replica"):
+        RewardServer(model="/weights", reads="nano-prm", vllm={"replica": 2})
+    with pytest.raises(ValidationError, match="base_url"):
+        RewardServer(model="m", api="json")
 
 
 @pytest.mark.parametrize("url", ["ftp://h", "http://user:password@h/v1"])

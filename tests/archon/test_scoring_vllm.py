@@ -1,0 +1,83 @@
+"""A process reward model on a real vLLM says what the numpy engine says of the same weights."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from archon.backends.base import Progress, Scorer, ScoreRequest
+from archon.backends.nano.backend import Nano
+from archon.backends.nano.folder import SHIPPED
+from archon.backends.rewards import RewardServer
+from archon.backends.scripted import Scripted
+from archon.backends.vllm.config import VLLM
+from archon.problem import Message, Problem
+from archon.session import Session
+from archon.strategies.sample import Sample
+from archon.strategies.verify import Verify
+from archon.verifiers.reward import Reward, convert, cut
+from tests.archon import nano_model
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+QUESTION = "2+3*4=?"
+
+
+def weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The nano weights, or random ones in a shape that vLLM's attention takes on a CPU: heads of 32."""
+    if (SHIPPED / "prm" / "config.json").is_file():
+        return SHIPPED / "prm"
+    monkeypatch.setattr(nano_model, "HEADS", 2)
+    monkeypatch.setattr(nano_model, "KEY_HEADS", 1)
+    return nano_model.random_folder(place / "prm", scores=True)
+
+
+def replies(count: int) -> list[tuple[str, ...]]:
+    """Replies of several steps, as different as a seed makes them."""
+    draw = random.Random(0)
+    lines = [
+        ["".join(draw.choices("0123456789+-*= ", k=draw.randint(3, 40))) for _ in range(draw.randint(1, 8))]
+        for _ in range(count)
+    ]
+    return [cut("\n".join(some)) for some in lines]
+
+
+async def test_the_scores_of_two_hundred_replies_are_the_same(
+    vllm: VLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = weights(tmp_path, monkeypatch)
+    served = RewardServer(
+        model=str(folder),
+        reads="nano-prm",
+        vllm={"python": vllm.python, "options": vllm.options, "environment": vllm.environment},
+    )
+    local = Nano(weights=str(folder), scores="steps", workers=1)
+    asked = ScoreRequest((Message(role="user", content=QUESTION),), tuple(replies(200)))
+    backend = local.connect()
+    try:
+        wanted = await backend.score(asked, Progress())
+    finally:
+        await backend.close()
+    said = ["".join(steps) for steps in asked.replies]
+    models = {"default": Scripted(replies={"*": tuple(said)}), "prm": served}
+    async with Session(models=models, store=tmp_path / "s.sqlite") as session:
+        verify = Verify(verifier=Reward(model="prm"), ahead=64)
+        outcome = await session.solve(Sample(n=200) | verify, Problem.ask(QUESTION))
+        scorer = session.caller("prm").backend
+        assert isinstance(scorer, Scorer)
+        again = await scorer.score(
+            ScoreRequest(asked.messages, asked.replies[:8], finished=False), Progress()
+        )
+    given = [c.verdicts["reward"].score for c in outcome.candidates]
+    last = [convert(one.steps[-1], "logit", "probability") for one in wanted]
+    assert given == pytest.approx(last, abs=2e-3)
+    for one, other in zip(again, wanted, strict=False):
+        steps = [convert(step, "logit", "probability") for step in other.steps]
+        assert list(one.steps) == pytest.approx(steps, abs=2e-3)
+    assert len({round(score, 6) for score in last}) > 150, "they do differ"
+    usage = outcome.by_model["prm"]
+    assert 200 / 16 <= usage.requests <= 200 and usage.estimated == 0
+    read = sum(1 + len(QUESTION) + 1 + len(text) for text in dict.fromkeys(said))
+    assert usage.prompt_tokens == read, "a token per character, the beginning and the question's end"
