@@ -160,7 +160,7 @@ class _Keeper:
             self._visited.set()
             while await reader.readline():
                 self._asked = True
-        except (ValueError, KeyError, OSError):
+        except (ValueError, KeyError, OSError, asyncio.CancelledError):  # cancelled: all is over
             pass
         self._holders.discard(writer)
         self._keep, self._left_at = keep, time.monotonic()

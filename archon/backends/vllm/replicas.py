@@ -164,6 +164,8 @@ class _Replica:
             self.client = VLLMClient(self._config.client(self._server.url))
         except FatalError as error:
             self.failed = error
+            if self._config.replicas > 1:  # the others go on, and nobody else would say it
+                self._say(str(error))
         except Exception as error:
             self.failed = EndpointDown(f"vLLM cannot be started: {error}", model=self._config.model)
 
