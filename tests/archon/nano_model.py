@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from archon.backends.nano.tokens import VOCABULARY
 from archon.backends.nano.writing import write_folder
 
-HIDDEN, LAYERS, HEADS, KEY_HEADS, FEED = 64, 2, 4, 2, 128
+HIDDEN, LAYERS, HEADS, KEY_HEADS, FEED = 128, 2, 4, 2, 256  # heads of 32: vLLM has no smaller ones on a CPU
 
 
 def random_folder(path: Path, *, scores: bool = False, seed: int = 0) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from archon.backends.vllm.config import VLLM, devices
-from archon.backends.vllm.errors import failure
+from archon.backends.vllm.errors import death, failure
 from archon.errors import EndpointDown, MissingExtra, UserError
 from tests.archon.nano_model import random_folder
 
@@ -103,3 +103,15 @@ def test_of_a_log_the_error_shows_what_matters(tmp_path: Path) -> None:
     assert str(error) == (
         f"vLLM did not start with 'm' (exit code 1): ValueError: head size 7 is not supported. Its log: {log}"
     )
+
+
+def test_a_death_is_told_by_the_engine_s_own_error(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "(Worker pid=3) ERROR 11-26 00:47:55 [multiproc_executor.py:1063] RuntimeError: head_dim=16\n"
+        "(APIServer pid=1) ERROR 11-26 00:47:56 [async_llm.py:700] vllm.v1.engine.exceptions.EngineDeadError: "
+        "EngineCore encountered an issue. See stack trace (above) for the root cause.\n"
+        "(APIServer pid=1) INFO 11-26 00:48:02 [core_client.py:777] [shutdown] MPClient: complete\n"
+    )
+    told = {"state": "ended", "why": "exit", "code": 0, "log": str(log)}
+    assert death(told) == "it ended with code 0 (RuntimeError: head_dim=16)"

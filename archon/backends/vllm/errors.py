@@ -13,9 +13,8 @@ _READ = 64 * 1024
 _SHOWN = 6
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((INFO|WARNING|ERROR|DEBUG)\s+\S+\s+\S+\s+\[[^\]]*\]\s?)?")
 _TELLS = re.compile(r"error|exception|failed|cannot|could not|no such|denied|killed|not found", re.IGNORECASE)
-_EMPTY = re.compile(
-    r"see root cause above|Engine core initialization failed|^Traceback|^\s+File |^\s*raise |^\s*\^"
-)
+_NAMED = re.compile(r"^[\w.]*(Error|Exception|Interrupt): ")
+_EMPTY = re.compile(r"root cause|Engine core initialization failed|^Traceback|^\s+File |^\s*raise |^\s*\^")
 
 
 class Reason(NamedTuple):
@@ -108,8 +107,10 @@ def death(told: Mapping[str, Any]) -> str:
         "signal": "its keeper was told to end it",
         "gone": "its keeper was killed",
     }.get(str(told.get("why")), f"it ended with code {told.get('code')}")
-    lines = [line for line in tail(str(told.get("log", ""))) if _TELLS.search(line)]
-    return why + (f" ({lines[-1].strip()})" if lines and told.get("code") != -9 else "")
+    named = [
+        line for line in tail(str(told.get("log", ""))) if _NAMED.search(line) and not _EMPTY.search(line)
+    ]
+    return why + (f" ({named[-1][:300]})" if named else "")
 
 
 def tail(log: str) -> list[str]:
@@ -132,6 +133,7 @@ def _error(reason: Reason, model: str, shown: list[str], where: str) -> FatalErr
 
 def _last(lines: list[str]) -> str:
     """The last useful lines: those that speak of an error, else the very last."""
+    named = [line for line in lines if _NAMED.search(line) and not _EMPTY.search(line)]
     useful = [line.strip() for line in lines if _TELLS.search(line) and not _EMPTY.search(line)]
-    chosen = useful[-_SHOWN:] or [line.strip() for line in lines[-_SHOWN:]] or ["nothing"]
+    chosen = named[-1:] or useful[-_SHOWN:] or [line.strip() for line in lines[-_SHOWN:]] or ["nothing"]
     return " | ".join(dict.fromkeys(line[:300] for line in chosen))
