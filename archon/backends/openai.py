@@ -24,7 +24,7 @@ from pydantic import Field, field_validator
 from archon.backends import reply
 from archon.backends.base import Capabilities, Completion, Model, Progress, Request
 from archon.backends.servers import Dialect, Overrides, Server, dialect
-from archon.errors import BackendError, CallTimedOut, ConnectionDropped, UserError
+from archon.errors import BackendError, BadReply, CallTimedOut, ConnectionDropped, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -298,6 +298,10 @@ class OpenAIBackend:
             raise ours from None
         except openai.APIError as error:
             raise self._dropped(str(error)) from None
+        except RecursionError:  # the client reads a stream's chunks itself
+            raise BadReply(
+                "the server sent JSON that is nested too deeply to read", model=self._config.model
+            ) from None
         except BackendError as error:
             error.model = self._config.model
             raise

@@ -46,7 +46,7 @@ _FINISH: dict[str, Finish] = {
 }
 Secrets: TypeAlias = Sequence[str]
 """What a server may echo, and an error must not tell: the key, and headers like it."""
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
 
 
 def completions(
@@ -55,7 +55,7 @@ def completions(
     """The completions of a whole reply. Raises BadReply where it is none."""
     try:
         data = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _no_protocol(response, secrets) from None
     if isinstance(data, dict) and data.get("error") and not data.get("choices"):
         raise _classified(_status_of(data["error"]), data, response, secrets)

@@ -139,6 +139,8 @@ async def test_a_dead_endpoint_is_named_with_what_to_do() -> None:
         b'{"choices": [{"message": {"content": "hello"}}], "usage": {"prompt_tokens": 1, "cost": -1}}',
         b'{"choices": [{"message": {"content": "hel',
         b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
     ],
 )
 async def test_a_reply_of_another_shape_is_an_error_with_the_address_and_never_an_answer(raw: bytes) -> None:
@@ -235,6 +237,7 @@ STREAMS = {
     "half a chunk": (b'data: {"choices": [{"index": 0, "del', ConnectionDropped | BadReply),
     "other shapes": (b'data: {"choices": "none"}\n\n', BadReply),
     "a list": (b"data: [1, 2]\n\n", BadReply),
+    "nested deeply": (b"data: " + b"[" * 100_000 + b"\n\n", ConnectionDropped | BadReply),
 }
 
 
