@@ -18,8 +18,8 @@ demo: $(VENV)/.set-up
 	$(BIN)/python -m archon.benchmarks.demo
 
 test: $(VENV)/.set-up-dev
-	@test -n "$$ARCHON_VLLM_PYTHON" || $(MAKE) --no-print-directory vllm \
-		|| echo "NO VLLM: it could not be set up here, so its tests are skipped; docs/vllm.md says how else" >&2
+	@test -n "$$ARCHON_VLLM_PYTHON" || test -e $(VENV_VLLM)/.set-up \
+		|| echo "NO VLLM: its tests are skipped; make vllm sets one up (docs/vllm.md)" >&2
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 check: lint test

@@ -73,8 +73,24 @@ _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("OpenAI", "base_url"): st.sampled_from(["http://localhost:8000/v1", "https://example.org/é/v1"]),
     ("Regex", "pattern"): st.sampled_from(["", r"\b42\b", "(?i)yes|ja"]),
     ("OpenAI", "headers"): _HEADERS | st.just({"X-API-Key": "${MY_KEY}"}),
+    ("RewardServer", "headers"): _HEADERS,
+    ("RewardServer", "model"): st.just("Qwen/Qwen2.5-Math-PRM-7B"),
+    ("RewardServer", "reads"): st.sampled_from([None, "math-shepherd"]),
+    ("VLLM", "options"): st.dictionaries(st.just("max_model_len"), st.integers(1, 4096)),
+    ("VLLM", "environment"): st.dictionaries(st.just("OMP_NUM_THREADS"), TEXT),
 }
 """Fields whose rules are in code."""
+_URL = "http://localhost:8000/v1"
+_STARTED = {"replicas", "port", "python", "options", "environment", "keep", "start_timeout"}
+_VARIANTS: dict[str, list[tuple[set[str], dict[str, str]]]] = {
+    "VLLM": [({"url"}, {}), (_STARTED, {"url": _URL})],
+    "RewardServer": [
+        ({"api", "base_url", "vllm"}, {}),
+        ({"api", "vllm"}, {"base_url": _URL}),
+        ({"reads", "vllm"}, {"api": "json", "base_url": _URL}),
+    ],
+}
+"""Fields that go together, or do not: what to leave out, and what to say."""
 _ARCHITECTURES = st.builds(
     Architecture,
     layers=st.integers(1, 2**40),
@@ -112,8 +128,11 @@ def json_values(nulls: bool) -> st.SearchStrategy[Any]:
 @st.composite
 def values(draw: st.DrawFn, cls: type[Any], nulls: bool = True, depth: int = 2) -> Any:
     """A valid value of a configuration class; `nulls` says whether a null may stand for itself."""
-    given: dict[str, Any] = {}
+    left_out, given = draw(st.sampled_from(_VARIANTS.get(cls.__name__, [(set(), {})])))
+    given = dict(given)
     for name, info in cls.model_fields.items():
+        if name in left_out or name in given:
+            continue
         if not info.is_required() and draw(st.integers(0, 2)) != 0:
             continue
         given[name] = draw(_field(cls, name, nulls, depth))  # type: ignore[arg-type]
