@@ -200,7 +200,8 @@ def test_its_flops_are_those_of_its_architecture_and_its_price_is_zero(weights: 
     flops = model.flops()
     assert flops is not None and flops.exact and flops.per_token > 0
     assert model.price is not None and model.price.cost(1000, 0, 1000) == 0
-    assert read_shape(Path(weights)).parameters == 101 * 64 + 64 + 2 * (2 * 64 * 16 * 6 + 3 * 64 * 128 + 128)
+    attention, feed = 2 * 128 * 32 * (4 + 2), 3 * 128 * 256
+    assert read_shape(Path(weights)).parameters == 101 * 128 + 128 + 2 * (attention + feed + 2 * 128)
 
 
 async def test_weights_that_cannot_be_read_stop_the_run(tmp_path: Path) -> None:

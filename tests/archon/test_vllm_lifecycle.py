@@ -231,4 +231,4 @@ async def test_a_run_that_is_cut_off_while_its_server_starts_leaves_none(python:
         await asyncio.sleep(0.05)
     call.cancel()
     await backend.close()
-    assert not left()
+    gone_soon(lambda: not left())
