@@ -31,7 +31,7 @@ TAKEN = 3
 """The exit code where another keeper has the same orders."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_FIRST_HOLDER_WITHIN = 60.0
+_FIRST_HOLDER_WITHIN = 20.0
 _TICK = 0.1
 _HEALTH_EVERY = 5.0
 _ANSWERS_WITHIN = 180.0
