@@ -40,8 +40,6 @@ print(json.dumps(found))
 
 
 def theirs(folder: Path, rewards: bool, texts: list[list[int]]) -> list[Any]:
-    if not PYTHON.is_file():
-        pytest.skip(f"NO TRANSFORMERS: {PYTHON} is absent; name a Python that has it in ARCHON_VLLM_PYTHON")
     done = subprocess.run(
         [PYTHON, "-c", SCRIPT],
         input=json.dumps([str(folder), rewards, texts]),
@@ -74,8 +72,6 @@ def place(request: pytest.FixtureRequest) -> str:
 def folder_of(place: str, name: str, tmp_path: Path) -> Path:
     if place == "random":
         return random_folder(tmp_path / name, scores=name != "lm")
-    if not (SHIPPED / name / "model.safetensors").is_file():
-        pytest.skip(f"NO WEIGHTS: {name} does not ship yet")
     return SHIPPED / name
 
 

@@ -25,7 +25,6 @@ from archon.strategies.sample import Sample
 from tests.archon.fake_vllm import fake_python, keepers, left
 
 ASKED = Request((Message(role="user", content="Say something."),))
-pytestmark = pytest.mark.vllm  # servers are started, ended and killed where `make vllm` has run
 
 
 @pytest.fixture(autouse=True)
@@ -159,13 +158,15 @@ async def test_a_run_survives_its_server_and_nothing_is_lost_or_billed_twice(
 
         async def kill() -> None:
             await say(backend)
-            os.kill(int(await say(backend)), signal.SIGKILL)
+            server = int(await say(backend))
+            await asyncio.sleep(0.5)  # it has been given others by now, each of which takes a second
+            os.kill(server, signal.SIGKILL)
 
         problem = Problem(id="p", messages=ASKED.messages)
         outcome, _ = await asyncio.gather(session.solve(Sample(n=24, max_tokens=1), problem), kill())
     assert sorted(c.index for c in outcome.candidates) == list(range(24)) and not outcome.failures
     assert sum(c.usage.requests for c in outcome.candidates) == 24
-    assert outcome.usage.requests >= 24  # those that were in flight are billed as what they were: attempts
+    assert outcome.usage.requests > 24  # those in flight were billed as what they were: attempts
     assert len({c.text for c in outcome.candidates}) >= 2  # by the server that died, and by another
 
 

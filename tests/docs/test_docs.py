@@ -13,15 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
-from archon.backends.nano.folder import SHIPPED
 from archon.testing import Answer, Asked, StubServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
 NEED_DATA = {"README.md"}
 """Documents with a block that replays recorded generations."""
-NEED_NANO = {"README.md", "docs/benchmarks.md", "docs/lab.md", "docs/results.md", "docs/verifiers.md"}
-"""Documents with a block that asks the nano models that ship."""
 
 
 class Block(NamedTuple):
@@ -76,8 +73,6 @@ async def run(block: Block, place: Path, url: str) -> None:
     "document", [pytest.param(d, marks=pytest.mark.data if d in NEED_DATA else ()) for d in DOCUMENTS]
 )
 async def test_every_block_runs(document: str, tmp_path: Path) -> None:
-    if document in NEED_NANO and not (SHIPPED / "prm").is_dir():
-        pytest.skip(f"NO NANO MODELS at {SHIPPED}: train them to run this test")
     async with StubServer(reply) as server:
         for block in blocks(document):
             await run(block, tmp_path, server.url)
