@@ -1,6 +1,7 @@
 """lab/listfn: a Python function on lists from examples of what it returns.
 
-A few examples are visible and many hidden, so programs that pass the visible ones are sometimes wrong.
+A few examples are visible and many hidden, so programs that pass the visible ones are sometimes wrong. Solutions
+note beside each line what it makes of the first example: that is where a model that writes them does its thinking.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class ListFn:
             ):
                 continue
             return Task(
-                self.name, level, question(examples[:VISIBLE]), program(chosen),
+                self.name, level, question(examples[:VISIBLE]), program(chosen, inputs[0]),
                 given={"examples": examples, "plan": [p.words for p in chosen]},
             )  # fmt: skip
 
@@ -93,9 +94,13 @@ def question(examples: Sequence[tuple[Any, Any]]) -> str:
     return "\n".join([*(f"f({_shown(x)})={_shown(y)}" for x, y in examples), "Write f(x)."])
 
 
-def program(chosen: Sequence[Primitive]) -> str:
-    """One line a primitive."""
-    return "\n".join(["def f(x):", *(f" x={p.code}" for p in chosen), " return x"])
+def program(chosen: Sequence[Primitive], x: Numbers) -> str:
+    """One line a primitive, each with what it makes of `x`."""
+    lines = ["def f(x):"]
+    for primitive in chosen:
+        x = primitive.apply(x)
+        lines.append(f" x={primitive.code}#{_shown(x)}")
+    return "\n".join([*lines, " return x"])
 
 
 def _shown(numbers: Numbers) -> str:

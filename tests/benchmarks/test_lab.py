@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from archon import registry
 from archon.answers import normal_form
 from archon.benchmarks.benchmark import Dataset
-from archon.benchmarks.lab import arith
+from archon.benchmarks.lab import arith, listfn
 from archon.benchmarks.lab.arith import rewritten
 from archon.benchmarks.lab.bench import Lab, LabArith, LabChain, LabListFn
 from archon.benchmarks.lab.family import SPLITS, Split, Task, tasks
@@ -230,6 +230,20 @@ def test_the_examples_of_a_function_are_all_in_the_question_and_the_others_nowhe
             assert f"f({given_})={expected}".replace(" ", "") in problem.question
         assert task.solution not in repr(problem)
         assert len(task.given["examples"]) == 27
+
+
+@few
+@given(level=st.sampled_from(LabListFn.family.levels), seed=SEEDS)
+def test_a_solution_notes_what_each_line_makes_of_the_first_example(level: int, seed: int) -> None:
+    for task in drawn(LabListFn, level, "test", seed):
+        x, expected = task.given["examples"][0]
+        chosen = [listfn.WORDS[words] for words in task.given["plan"]]
+        lines = task.solution.split("\n")[1:-1]
+        assert len(lines) == level
+        for primitive, line in zip(chosen, lines, strict=True):
+            x = primitive.apply(x)
+            assert line.replace(" ", "") == f"x={primitive.code}#{x}".replace(" ", "")
+        assert x == expected
 
 
 # --- grading ---------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from archon.benchmarks.lab.listfn import ListFn
 
 FAMILIES: Mapping[str, Family] = {f.name: f for f in (Arith(), ListFn(), Chain())}
 _SHARES: Mapping[str, tuple[float, Mapping[int, float]]] = {
-    "arith": (4, {1: 6, 2: 6, 3: 5, 4: 3, 5: 1, 6: 0.3}),
-    "listfn": (2, {1: 3, 2: 5, 3: 5, 4: 2, 5: 1}),
-    "chain": (4, {1: 4, 2: 4, 3: 4, 4: 3, 5: 2, 6: 1}),
+    "arith": (2, {1: 4, 2: 5, 3: 5, 4: 4, 5: 2, 6: 0.5}),
+    "listfn": (6, {1: 6, 2: 5, 3: 3, 4: 2, 5: 1}),
+    "chain": (2, {1: 4, 2: 4, 3: 4, 4: 3, 5: 2, 6: 1}),
 }
 """How often a family is drawn, and each of its levels."""
 

@@ -17,6 +17,8 @@ from archon.benchmarks.lab.training.optimisers import Optimisers
 
 _QUESTIONS = 0.1
 """Weight of a question's tokens in the loss: what a function returned is worth predicting too."""
+_SHORT = 20
+"""A shorter reply's tokens weigh as much together as those of one of this length: a verdict is only a word."""
 
 
 @dataclass(frozen=True)
@@ -74,5 +76,6 @@ def loss_of(net: Language, batch: list[Exchange], device: str) -> tuple[Tensor, 
     places = torch.arange(wanted.shape[1], device=device)
     real = wanted != PAD
     reply = (places[None] >= torch.tensor(starts, device=device)[:, None] - 1) & real
-    weights = reply + _QUESTIONS * (real & ~reply)
+    short = (_SHORT / reply.sum(1, keepdim=True)).clamp(min=1.0)
+    weights = reply * short + _QUESTIONS * (real & ~reply)
     return (each * weights).sum() / weights.sum(), (each * reply).sum().detach() / reply.sum()

@@ -10,7 +10,7 @@ from archon.benchmarks.lab import formats
 from archon.benchmarks.lab.training.attempts import Attempt
 from archon.benchmarks.lab.training.data import Exchange, exchange, training_tasks
 
-_LONGEST = 520
+_LONGEST = 720
 """Characters of an exchange."""
 _OLD = 0.5
 """Share of the first exercises among the lessons, lest they be forgotten."""
