@@ -7,8 +7,8 @@ against what it would be compared with: chance, the better of saying always yes 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from archon.benchmarks.lab import chain, formats
 from archon.benchmarks.lab.family import Task, tasks
 from archon.benchmarks.lab.training.attempts import Attempt, graded
 from archon.benchmarks.lab.training.data import FAMILIES
-from archon.benchmarks.lab.training.rollouts import Asked, attempted, sampled
+from archon.benchmarks.lab.training.rollouts import Asked, attempted, opened, sampled
 from archon.benchmarks.statistics.intervals import wilson
 
 
@@ -28,45 +28,45 @@ class Figure(NamedTuple):
 
     family: str
     what: str
-    right: int
-    of: int
+    outcomes: Sequence[Sequence[bool]]
+    """Of each problem, what was right."""
     beside: str = ""
     """What to hold it against."""
 
     def __str__(self) -> str:
-        interval = wilson([1.0] * self.right + [0.0] * (self.of - self.right))
-        low, high = interval.low, interval.high
-        share = self.right / max(1, self.of)
-        line = f"{self.family:7} {self.what:44} {share:6.1%} [{low:.1%}, {high:.1%}] of {self.of:4}"
+        count = sum(map(len, self.outcomes))
+        mean, low, high, problems = wilson([sum(o) / len(o) for o in self.outcomes], samples=count)
+        shown = f"{mean:6.1%} [{low:.1%}, {high:.1%}] of {count} on {problems}" if count else "   none"
+        line = f"{self.family:7} {self.what:44} {shown}"
         return f"{line}   {self.beside}" if self.beside else line
 
 
-async def figures(backend: Backend, per_level: int) -> list[Figure]:
-    """All of them."""
-    found: list[Figure] = []
+async def figures(backend: Backend, per_level: int) -> AsyncIterator[Figure]:
+    """All of them, each when it is known."""
     for family in FAMILIES.values():
         drawn = [t for level in family.levels for t in islice(tasks(family, level, "test", 9), per_level)]
         attempts = await attempted(backend, drawn, 4, temperature=0.8, seed=11)
-        found += await _verifying(backend, family.name, attempts)
+        found = await _verifying(backend, family.name, attempts)
         found += await _criticising(backend, family.name, attempts)
         found += await _fusing(backend, family.name, drawn, attempts)
         if family.name == "listfn":
             found += await _planning(backend, drawn, attempts)
         if family.name == "chain":
             found += await _taking_apart(backend, drawn, attempts)
-    return found
+        for figure in found:
+            yield figure
 
 
 async def _verifying(backend: Backend, family: str, attempts: Sequence[Attempt]) -> list[Figure]:
     said = await _answers(backend, [formats.verify(a.task.question, a.reply) for a in attempts])
-    agree = sum((s == "yes") == a.right for s, a in zip(said, attempts, strict=True))
-    yes = sum(a.right for a in attempts)
-    most = max(yes, len(attempts) - yes) / len(attempts)
+    share = _share(a.right for a in attempts)
     accepted = [a for s, a in zip(said, attempts, strict=True) if s == "yes"]
     return [
-        Figure(family, "verify: says of a reply whether it is right", agree, len(attempts), f"always one: {most:.1%}"),
-        Figure(family, "verify: right among those it accepts", sum(a.right for a in accepted), len(accepted),
-               f"right of all: {yes / len(attempts):.1%}"),
+        Figure(family, "verify: says of a reply whether it is right",
+               _grouped((a.task, (s == "yes") == a.right) for s, a in zip(said, attempts, strict=True)),
+               f"always one: {max(share, 1 - share):.1%}"),
+        Figure(family, "verify: right among those it accepts", _grouped((a.task, a.right) for a in accepted),
+               f"right of all: {share:.1%}"),
     ]  # fmt: skip
 
 
@@ -74,11 +74,9 @@ async def _criticising(backend: Backend, family: str, attempts: Sequence[Attempt
     ask = formats.counterexample if family == "listfn" else formats.critique
     off = [a for a in attempts if a.wrong]
     said = await _answers(backend, [ask(a.task.question, a.reply) for a in off])
-    agree = sum(s == str(a.wrong) for s, a in zip(said, off, strict=True))
+    found = _grouped((a.task, s == str(a.wrong)) for s, a in zip(said, off, strict=True))
     common = max(Counter(a.wrong for a in off).values(), default=0) / max(1, len(off))
-    return [
-        Figure(family, "critique: finds what is wrong first", agree, len(off), f"always one: {common:.1%}")
-    ]
+    return [Figure(family, "critique: finds what is wrong first", found, f"always one: {common:.1%}")]
 
 
 async def _fusing(
@@ -86,14 +84,12 @@ async def _fusing(
 ) -> list[Figure]:
     groups = [attempts[i : i + 4] for i in range(0, len(attempts), 4)]
     asked = [formats.fuse(g[0].task.question, [a.reply for a in g]) for g in groups]
-    fused = [Attempt(t, r) for t, r in zip(drawn, await _answers(backend, asked), strict=True)]
-    await graded(fused)
-    voted = sum(_majority(g) for g in groups)
-    one, some = sum(a.right for a in attempts) / len(attempts), sum(any(a.right for a in g) for g in groups)
+    fused = await _graded(drawn, await _answers(backend, asked))
     beside = (
-        f"one of the 4: {one:.1%}, majority: {voted / len(groups):.1%}, some right: {some / len(groups):.1%}"
+        f"one of the 4: {_share(a.right for a in attempts):.1%}, majority: {_share(map(_majority, groups)):.1%}, "
+        f"some right: {_share(any(a.right for a in g) for g in groups):.1%}"
     )
-    return [Figure(family, "fuse: right from four replies", sum(a.right for a in fused), len(fused), beside)]
+    return [Figure(family, "fuse: right from four replies", fused, beside)]
 
 
 def _majority(group: Sequence[Attempt]) -> bool:
@@ -108,32 +104,47 @@ async def _planning(backend: Backend, drawn: Sequence[Task], attempts: Sequence[
     plans = await _answers(backend, [formats.plan(t.question) for t in drawn], temperature=0.8)
     own = [formats.planned(t.question, plan) for t, plan in zip(drawn, plans, strict=True)]
     true = [formats.planned(t.question, ", ".join(t.given["plan"])) for t in drawn]
-    found = []
-    for what, asked in (("its own plan", own), ("a true plan", true)):
-        written = [Attempt(t, r) for t, r in zip(drawn, await _answers(backend, asked), strict=True)]
-        await graded(written)
-        one = sum(a.right for a in attempts) / len(attempts)
-        found.append(Figure("listfn", f"plan: a program from {what}", sum(a.right for a in written), len(written),
-                            f"without a plan: {one:.1%}"))  # fmt: skip
-    return found
+    beside = f"without a plan: {_share(a.right for a in attempts):.1%}"
+    return [
+        Figure("listfn", f"plan: a program from {what}", await _graded(drawn, await _answers(backend, asked)), beside)
+        for what, asked in (("its own plan", own), ("a true plan", true))
+    ]  # fmt: skip
 
 
 async def _taking_apart(backend: Backend, drawn: Sequence[Task], attempts: Sequence[Attempt]) -> list[Figure]:
     splits = await _answers(backend, [formats.split(t.question) for t in drawn])
-    exact = sum(s == chain.split(t) for s, t in zip(splits, drawn, strict=True))
     known = [[f"{n}={t.given['values'][n]}" for n in t.given["order"][:-1]] for t in drawn]
     longer = [(t, k) for t, k in zip(drawn, known, strict=True) if k]
     cut = await _answers(backend, [formats.reduce(t.question, ", ".join(k)) for t, k in longer])
-    same = sum(r == chain.reduced(t, t.given["order"][:-1]) for r, (t, _) in zip(cut, longer, strict=True))
     solved = await asyncio.gather(*(_by_parts(backend, t, s) for t, s in zip(drawn, splits, strict=True)))
-    one = sum(a.right for a in attempts) / len(attempts)
     return [
-        Figure("chain", "split: the needed assignments in order", exact, len(drawn)),
-        Figure("chain", "reduce: the question with values filled in", same, len(longer)),
-        Figure(
-            "chain", "solved by its own split, part by part", sum(solved), len(drawn), f"at once: {one:.1%}"
-        ),
-    ]
+        Figure("chain", "split: the needed assignments in order",
+               [[s == chain.split(t)] for s, t in zip(splits, drawn, strict=True)]),
+        Figure("chain", "reduce: the question with values filled in",
+               [[r == chain.reduced(t, t.given["order"][:-1])] for r, (t, _) in zip(cut, longer, strict=True)]),
+        *(Figure("chain", f"level {level}: by its own split, part by part",
+                 [[s] for s, t in zip(solved, drawn, strict=True) if t.level == level],
+                 f"at once: {_share(a.right for a in attempts if a.task.level == level):.1%}")
+          for level in sorted({t.level for t in drawn})),
+    ]  # fmt: skip
+
+
+async def _graded(drawn: Sequence[Task], replies: Sequence[str]) -> list[list[bool]]:
+    written = [Attempt(t, r) for t, r in zip(drawn, replies, strict=True)]
+    await graded(written)
+    return [[attempt.right] for attempt in written]
+
+
+def _grouped(outcomes: Iterable[tuple[Task, bool]]) -> list[list[bool]]:
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for task, right in outcomes:
+        groups[task.question].append(right)
+    return list(groups.values())
+
+
+def _share(outcomes: Iterable[bool]) -> float:
+    known = list(outcomes)
+    return sum(known) / max(1, len(known))
 
 
 async def _by_parts(backend: Backend, task: Task, split: str) -> bool:
@@ -153,12 +164,22 @@ async def _answers(backend: Backend, questions: Iterable[str], *, temperature: f
 
 
 @click.command()
-@click.option("--weights", default="lm", help="Shipped weights, or a folder.")
-@click.option("--per-level", default=25, help="Problems of each family and level.")
-def main(backend: Backend, per_level: int) -> None:
-    """Print the account."""
-    for figure in asyncio.run(figures(backend, per_level)):
-        print(figure, flush=True)
+@click.option("--weights", default="lm", show_default=True, help="Shipped weights, or a folder.")
+@click.option("--per-level", default=25, show_default=True, help="Problems of each family and level.")
+def main(weights: str, per_level: int) -> None:
+    """Print what the nano model can do beside solving, on problems of the split `test`.
+
+    \b
+    python -m archon.benchmarks.lab.abilities
+    python -m archon.benchmarks.lab.abilities --weights nano/lm --per-level 10
+    """
+
+    async def account() -> None:
+        async with opened(weights) as backend:
+            async for figure in figures(backend, per_level):
+                print(figure, flush=True)
+
+    asyncio.run(account())
 
 
 if __name__ == "__main__":
