@@ -260,11 +260,12 @@ class Caller:
     ) -> Sequence[int]:
         """Get these samples by one request, retrying as needed; `deliver` gets each as it finishes.
 
-        Returns those that are still to be asked for: a server may give fewer per request. `bill` gets every
-        attempt that gave no sample. `prompt_tokens` is the prompt's true size where known. Raises
-        BudgetExhausted, or the last error once retrying is over.
+        Returns those that are still to be asked for: a server may give fewer per request, and samples with seeds
+        must follow each other to be drawn by one. `bill` gets every attempt that gave no sample. `prompt_tokens` is
+        the prompt's true size where known. Raises BudgetExhausted, or the last error once retrying is over.
         """
-        wanted, others = indices[: self.max_n], indices[self.max_n :]
+        size = request.joinable(indices[: self.max_n])
+        wanted, others = indices[:size], indices[size:]
         asking = _Asking(self, request, wanted, deliver, bill, prompt_tokens)
         await self._persist(asking, meter)
         if asking.missing:  # fewer choices than asked for: this server ignores n

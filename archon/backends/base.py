@@ -101,6 +101,14 @@ class Request:
         start = int.from_bytes(hashlib.blake2b(str(base).encode(), digest_size=8).digest(), "big")
         return (start + index) % 2**31  # what every server takes
 
+    def joinable(self, indices: Sequence[int]) -> int:
+        """How many of the first of these samples one request can draw: it has one seed, and counts up from it."""
+        first = self.seed_of(indices[0]) if indices else None
+        if first is None:
+            return len(indices)
+        seeds = enumerate(map(self.seed_of, indices), first)
+        return next((n - first for n, seed in seeds if seed != n), len(indices))
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

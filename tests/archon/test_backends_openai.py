@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from archon.backends.base import Request, Sampling
 from archon.backends.openai import OpenAI
+from archon.budget import Meter
+from archon.calling import Caller, Gate
 from archon.candidate import Outcome, TokenLogprob
 from archon.errors import CapabilityError, UserError
 from archon.pipeline import Pipeline
@@ -113,6 +117,30 @@ async def test_each_sample_has_its_own_seed_and_the_same_in_every_run() -> None:
     assert len(set(first)) == 4 and first == await seeds(7)
     assert not set(first) & set(await seeds(8))
     assert await seeds(None) == ["None"] * 4
+
+
+async def test_a_sample_that_was_missing_between_others_is_drawn_by_its_own_seed() -> None:
+    def counting(asked: Asked) -> Answer:  # as vLLM does: a seed for the first sample, and so on from there
+        texts = [str(asked.body["seed"] + i) for i in range(asked.body.get("n", 1))]
+        choices = [{"message": {"content": text}, "finish_reason": "stop"} for text in texts]
+        return Answer(raw=json.dumps({"choices": choices}).encode())
+
+    async with StubServer(counting) as server:
+        model = OpenAI(model="m", base_url=server.url, server="vllm")
+        backend = model.connect()
+        caller = Caller("m", model, backend, Gate(4, 4))
+        request = Request((Message(role="user", content="q"),), sampling=Sampling(seed=7))
+        found: dict[int, str] = {}
+        for wanted in (range(6), (0, 1, 3, 5)):
+            found.clear()
+            left: Sequence[int] = tuple(wanted)
+            while left:
+                left = await caller.call(
+                    request, left, Meter("run"), lambda c, _: found.update({c.index: c.text}), print
+                )
+            assert found == {i: str(request.seed_of(i)) for i in wanted}
+        await backend.close()
+    assert [asked.body.get("n", 1) for asked in server.asked] == [6, 2, 1, 1]
 
 
 async def test_log_probabilities_are_asked_for_and_read() -> None:
