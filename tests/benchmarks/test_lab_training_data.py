@@ -22,6 +22,7 @@ from archon.benchmarks.lab.training.data import (
 )
 from archon.benchmarks.lab.training.labels import Labelled
 from archon.benchmarks.lab.training.lessons import lessons
+from archon.benchmarks.lab.training.rollouts import by_outcome
 
 SEEDS = st.integers(0, 2**32)
 
@@ -115,6 +116,15 @@ def test_a_place_is_where_so_many_characters_of_the_reply_are_read() -> None:
     assert decode([one.tokens[one.place(2)]]) == "\n"
     assert one.tokens[one.place(0)] == SEP
     assert one.tokens[one.place(4)] == EOS
+
+
+def test_an_attempts_own_outcome_is_a_single_roll_out_from_each_of_its_places() -> None:
+    task = task_set(1, "train", 5)[0]
+    right, wrong = Attempt(task, "1+2\n3", True), Attempt(task, "1+2\n4", False, 2)
+    assert by_outcome(right, everywhere=True).labels == {0: 1.0, 4: 1.0, 5: 1.0}
+    assert by_outcome(wrong, everywhere=True).labels == {0: 0.0, 4: 0.0, 5: 0.0}
+    assert by_outcome(wrong, everywhere=False).labels == {5: 0.0}
+    assert by_outcome(Attempt(task, ""), everywhere=True).labels == {0: 0.0}
 
 
 def test_replies_to_fuse_are_numbered() -> None:

@@ -30,7 +30,7 @@ from archon.benchmarks.lab.training.language import Schedule, train
 from archon.benchmarks.lab.training.lessons import lessons
 from archon.benchmarks.lab.training.model import Language, Reward, Shape
 from archon.benchmarks.lab.training.rewards import area_under_curve, calibration, scored, train_rewards
-from archon.benchmarks.lab.training.rollouts import attempted, labelled, opened
+from archon.benchmarks.lab.training.rollouts import attempted, by_outcome, labelled, opened
 
 _SHAPE = Shape()
 
@@ -41,8 +41,8 @@ _SHAPE = Shape()
 )
 @click.option("--first", default=45.0, metavar="MINUTES", help="Training on tasks.")
 @click.option("--second", default=12.0, metavar="MINUTES", help="Training on lessons from its own samples.")
-@click.option("--rewards", default=6.0, metavar="MINUTES", help="Training each reward model.")
-@click.option("--per-level", default=200, metavar="N", help="Tasks of each family and level to sample.")
+@click.option("--rewards", default=8.0, metavar="MINUTES", help="Training each reward model.")
+@click.option("--per-level", default=120, metavar="N", help="Tasks of each family and level to sample.")
 @click.option("--start", type=click.Path(path_type=Path), metavar="DIR", help="Go on from these weights.")
 def main(out: Path, start: Path | None, first: float, second: float, rewards: float, per_level: int) -> None:
     """Train the language model, then the reward models on its roll-outs. What is there already is not made again,
@@ -73,7 +73,6 @@ def main(out: Path, start: Path | None, first: float, second: float, rewards: fl
         some = per_level if split == "train" else max(1, per_level // 6)
         return lambda: asyncio.run(_labels(out / "lm", some, split))
 
-    _once(out / "first", lambda: language("first", start, lambda: exchanges(0), first))
     attempts = _kept(out / "samples.jsonl", Attempt, sample)
     _once(out / "lm", lambda: language("lm", out / "first", lambda: lessons(attempts, 1), second))
     splits: tuple[Split, ...] = ("train", "dev")
@@ -88,17 +87,18 @@ async def _attempts(weights: Path, drawn: Sequence[Task]) -> list[Attempt]:
 
 
 async def _labels(weights: Path, per_level: int, split: Split) -> list[Labelled]:
+    """One attempt at each task has labels from continuations. The others have those of their own outcome: at every
+    place in the training data (a single roll-out from there), and at their ends alone where we measure."""
     drawn = task_set(per_level, split, 2)
+    many = 12 if split == "train" else 4
     async with opened(weights) as backend:
-        attempts = await attempted(backend, drawn, 4, temperature=1.0, seed=2)
+        attempts = await attempted(backend, drawn, many, temperature=1.0, seed=2)
         rng = random.Random(0)
-        kept = {i + rng.randrange(4) for i in range(0, len(attempts), 4)}
+        kept = {i + rng.randrange(many) for i in range(0, len(attempts), many)}
         chosen = [attempts[i] for i in sorted(kept)]
         data = await labelled(backend, chosen, 8, temperature=0.8, seed=3)
     others = [a for i, a in enumerate(attempts) if i not in kept]
-    return data + [
-        Labelled(a.task.question, a.reply, {len(a.reply): float(a.right)}, a.task.family) for a in others
-    ]
+    return data + [by_outcome(a, everywhere=split == "train") for a in others]
 
 
 def _ends(data: Mapping[Split, Sequence[Labelled]]) -> dict[Split, list[Labelled]]:

@@ -69,11 +69,8 @@ async def labelled(
 ) -> list[Labelled]:
     """Monte Carlo labels: from the start and from the end of each line but the last, the share of `n` continuations
     that come out right; at the end of the reply, whether it is right."""
-    places = [[0, *(i + 1 for i, c in enumerate(a.reply) if c == "\n")] for a in attempts]
     asked = [
-        (a, place, Asked(a.task.question, a.reply[:place]))
-        for a, some in zip(attempts, places, strict=True)
-        for place in some
+        (a, place, Asked(a.task.question, a.reply[:place])) for a in attempts for place in _places(a.reply)
     ]
     replies = await sampled(backend, [q for *_, q in asked], n, temperature=temperature, seed=seed)
     ends = [
@@ -90,3 +87,15 @@ async def labelled(
         Labelled(a.task.question, a.reply, known, a.task.family)
         for a, known in zip(attempts, labels, strict=True)
     ]
+
+
+def by_outcome(attempt: Attempt, *, everywhere: bool) -> Labelled:
+    """Labels by how the attempt itself came out: at its end, or `everywhere`, as a single roll-out from each place."""
+    places = [*(_places(attempt.reply) if everywhere else ()), len(attempt.reply)]
+    labels = dict.fromkeys(places, float(attempt.right))
+    return Labelled(attempt.task.question, attempt.reply, labels, attempt.task.family)
+
+
+def _places(reply: str) -> list[int]:
+    """Its start, and the end of each line but the last."""
+    return [0, *(i + 1 for i, c in enumerate(reply) if c == "\n")]
