@@ -236,6 +236,12 @@ def _drop_n(part: Any) -> None:
     metavar="RUN",
     help="Compare with another run, problem by problem.",
 )
+@click.option(
+    "--by",
+    "label",
+    metavar="LABEL",
+    help="Coverage for each value of a label of the problems: level, subject, ...",
+)
 @click.option("--verifiers", is_flag=True, help="Each verifier's verdicts against the truth.")
 @click.option(
     "--costs",
@@ -266,12 +272,14 @@ def _drop_n(part: Any) -> None:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print results.json (with --compare: the comparison; with --verifiers: the account).",
+    help="Print results.json (with --compare: the comparison; with --by: each value's figures; "
+    "with --verifiers: the account).",
 )
 @click.option("--pictures", is_flag=True, help="Draw the pictures again.")
 def report(
     run: Path,
     compare: Path | None,
+    label: str | None,
     verifiers: bool,
     costs: str | None,
     drop_false_negatives: bool,
@@ -287,6 +295,7 @@ def report(
     archon report runs/first
     archon report runs/first --json | jq .coverage
     archon report runs/first --compare runs/second
+    archon report runs/first --by level
     archon report runs/first --verifiers --costs 0,1,4
     archon report runs/first --cost seconds --hardware h100-sxm --batch 64 --pictures
     """
@@ -298,6 +307,8 @@ def report(
 
     if verifiers and compare is not None:
         raise click.UsageError("--verifiers and --compare are two reports: ask for one of them")
+    if label is not None and (verifiers or compare is not None or cost is not None):
+        raise click.UsageError("--by goes with none of --verifiers, --compare and --cost")
     if not verifiers and (costs is not None or drop_false_negatives):
         raise click.UsageError("--costs and --drop-false-negatives go with --verifiers")
     if cost is not None and (verifiers or compare is not None):
@@ -315,6 +326,9 @@ def report(
     if compare is not None:
         _compare(results, Results.read(compare), as_json, console)
         return
+    if label is not None:
+        _by(results, label, as_json, pictures, console)
+        return
     if verifiers:
         _account(results, costs, drop_false_negatives, as_json, pictures, console)
         return
@@ -324,6 +338,21 @@ def report(
         reports.show(results, console, cost)
     if pictures:
         for path in plots.draw(results, run, cost):
+            print(path, file=sys.stderr)
+
+
+def _by(results: Any, label: str, as_json: bool, pictures: bool, console: Any) -> None:
+    from archon.benchmarks.by_label import by_label
+    from archon.benchmarks.plots import draw_by_label
+    from archon.benchmarks.report import show_by_label
+
+    found = by_label(results, label)
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        show_by_label(found, console)
+    if pictures:
+        for path in draw_by_label(found, results.folder):
             print(path, file=sys.stderr)
 
 

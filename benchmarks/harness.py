@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from archon import registry
 from archon.benchmarks.benchmark import Dataset, Truth, fingerprint
+from archon.benchmarks.by_label import labels_of
 from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json, write_whole
 from archon.calling import Caller
 from archon.candidate import Candidate, Outcome
@@ -346,6 +347,7 @@ def _never_begun(problem: Problem) -> Record:
         stopped="deadline",
         exhausted="run.seconds",
         fingerprint=fingerprint(problem),
+        labels=labels_of(problem),
     )
 
 
@@ -376,6 +378,7 @@ def _record(problem: Problem, outcome: Outcome, truths: Sequence[Truth]) -> Reco
         stopped=outcome.stopped,
         exhausted=outcome.exhausted,
         fingerprint=fingerprint(problem),
+        labels=labels_of(problem),
     )
 
 

@@ -76,6 +76,42 @@ def _picture(data: Mapping[str, Any], axis: str, places: Mapping[str, float], pa
     plt.close(figure)
 
 
+def draw_by_label(by: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write one picture of the coverage of each value of a label; nothing where there is none."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    curves = {one["value"]: one["coverage"] for one in by["values"] if one["coverage"]}
+    if not curves:
+        return []
+    figure, plot = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
+    for number, (value, curve) in enumerate(curves.items()):
+        colour = plt.get_cmap("viridis")(number / max(1, len(curves) - 1) * 0.9)
+        _line(plot, curve, _text(f"{by['label']} {value}"), colour, 100)
+    plot.set_xscale("log", base=2)
+    plot.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plot.set_xlabel(_AXES["k"])
+    plot.set_ylabel("some sample of k right, % of problems")
+    plot.set_ylim(0, 100)
+    plot.set_title(
+        _text(f"{by['benchmark']}, {by['pipeline']}: coverage by {by['label']}, 95% intervals"), fontsize=10
+    )
+    plot.grid(alpha=0.25)
+    plot.legend(fontsize=8, frameon=False)
+    safe = re.sub(r"[^\w-]+", "_", by["label"])
+    path = folder / f"coverage_by_{safe}.png"
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return [path]
+
+
+def _text(words: str) -> str:
+    """As it is: a dollar begins no formula."""
+    return words.replace("$", r"\$")
+
+
 def draw_accounts(accounts: Mapping[str, Mapping[str, Any]], title: str, folder: Path) -> list[Path]:
     """Write one picture per verifier that has curves; returns the files."""
     import matplotlib as mpl
@@ -131,7 +167,7 @@ def _account(name: str, data: Mapping[str, Any], title: str, path: Path) -> None
     plt.close(figure)
 
 
-def _line(plot: Any, curve: Mapping[str, Any], label: str, colour: str, scale: float) -> None:
+def _line(plot: Any, curve: Mapping[str, Any], label: str, colour: Any, scale: float) -> None:
     ks = [k for k in sorted(curve, key=int) if curve[k]["low"] is not None]
     x = [int(k) for k in ks]
     y, low, high = ([scale * curve[k][part] for k in ks] for part in ("value", "low", "high"))

@@ -20,6 +20,8 @@ from archon.engine import EngineFigures
 from archon.usage import Usage, describe
 
 _MOST_CAUSES = 3
+_VALUE_WIDTH = 22
+"""Characters of a column of a label's value: a figure with its interval."""
 _COSTS = {
     "tokens": "tokens per problem",
     "usd": "$ per problem",
@@ -88,6 +90,39 @@ def show_comparison(comparison: Comparison, a: str, b: str, what: str, console: 
         f"{100 * d.value:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p = {comparison.p_value:.3g}; "
         f"better on {comparison.better}, worse on {comparison.worse}, equal on {comparison.equal}"
     )
+
+
+def show_by_label(data: Mapping[str, Any], console: Console) -> None:
+    """Print coverage and the pipeline's own choice for each value of a label (by_label.py)."""
+    name, values = data["label"], data["values"]
+    benchmark, pipeline = escape(data["benchmark"]), escape(data["pipeline"])
+    console.print(f"[bold]{benchmark}[/bold] with [bold]{pipeline}[/bold], by [bold]{escape(name)}[/bold]")
+    if data["interrupted"]:
+        console.print("[yellow]interrupted: these figures are over the problems that were finished[/yellow]")
+    abreast = max(1, (console.width - 8) // _VALUE_WIDTH)
+    for start in range(0, len(values), abreast):
+        console.print(_values(name, values[start : start + abreast]))
+    console.print(
+        "Percent [95% interval over the problems of that value]. By k: coverage, some sample of k is right (pass@k). "
+        "Choice: the pipeline's own is right.",
+        style="dim",
+    )
+    if data["without"]:
+        console.print(f"Note: {data['without']} problems have no {name}, and are left out", style="yellow")
+    for note in data["notes"]:
+        console.print(f"Note: {note}", style="yellow", markup=False)
+
+
+def _values(name: str, values: Sequence[Mapping[str, Any]]) -> Table:
+    """One column for each value."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("k", justify="right")
+    for one in values:
+        table.add_column(f"{escape(name)} {escape(str(one['value']))}\n{one['problems']} problems")
+    for k in sorted({k for one in values for k in one["coverage"]}, key=int):
+        table.add_row(k, *(_cell(one["coverage"].get(k)) for one in values))
+    table.add_row("choice", *(_cell(one["pipeline_accuracy"]) for one in values))
+    return table
 
 
 def show_account(accounts: Mapping[str, Mapping[str, Any]], console: Console) -> None:

@@ -67,6 +67,8 @@ class Record:
     """Why the problem failed, where every candidate did."""
     fingerprint: str = ""
     """What was asked, as a digest: the same id may be another problem in another run."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """What the benchmark says of the problem (a level, a subject), to report by."""
 
     def line(self) -> str:
         """As a line of JSON."""
