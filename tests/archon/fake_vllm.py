@@ -21,7 +21,8 @@ parser = argparse.ArgumentParser()
 for flag in ("--model", "--host", "--max-model-len"):
     parser.add_argument(flag)
 parser.add_argument("--port", type=int)
-parser.add_argument("--enable-prompt-tokens-details", action=argparse.BooleanOptionalAction)
+for flag in ("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"):
+    parser.add_argument(flag, action=argparse.BooleanOptionalAction)
 args = parser.parse_args()
 print("Starting to load model", flush=True)
 if "FAKE_SAYS" in os.environ:

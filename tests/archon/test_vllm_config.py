@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from pydantic import ValidationError
 
 from archon.backends.vllm.config import VLLM, devices
 from archon.backends.vllm.errors import death, failure
+from archon.backends.vllm.server import place
 from archon.errors import EndpointDown, MissingExtra, UserError
 from tests.archon.nano_model import random_folder
 
@@ -27,6 +31,7 @@ def test_options_become_flags() -> None:
     }
     assert VLLM(model="m", options=options).flags == [
         "--no-enable-prompt-tokens-details",
+        "--disable-uvicorn-access-log",
         *("--max-model-len", "1024"),
         "--enforce-eager",
         "--no-enable-prefix-caching",
@@ -42,6 +47,7 @@ def test_options_become_flags() -> None:
         ({"options": {"api_key": "x"}}, "VLLM_API_KEY"),
         ({"options": {"--max-model-len": 8}}, "as 'max_model_len'"),
         ({"environment": {"HF_TOKEN": "x"}}, "looks like a secret"),
+        ({"options": {"hf_token": "hf_x"}}, r"looks like a secret.*HF_TOKEN"),
         ({"url": "http://x/v1", "replicas": 2}, "`replicas` is for a server that is started"),
         ({"url": "x"}, "starts with http"),
     ],
@@ -60,6 +66,17 @@ def test_samples_are_told_apart_by_weights_and_options_not_by_place_and_speed(tm
     assert plain != VLLM(model=str(other)).identity
     assert plain != VLLM(model=str(one), options={"quantization": "fp8"}).identity
     assert plain != VLLM(model=str(one), url="http://127.0.0.1:1/v1").identity
+
+
+def test_a_file_that_an_option_names_counts_by_what_it_holds(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages }}")
+    model = VLLM(model="m", options={"chat_template": str(template)}, python=sys.executable)
+    assert str(template) not in str(model.identity)
+    before, files = model.identity, model.files
+    template.write_text("{{ messages | reverse }}")
+    assert model.identity != before and model.files != files
+    assert VLLM(model="m", options={"chat_template": "{{ x }}" * 999}).identity["options"]["chat_template"]
 
 
 def test_a_python_without_vllm_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +104,29 @@ def test_replicas_get_gpus_of_their_own_where_there_are_enough(monkeypatch: pyte
     assert devices(model, 1) == {"CUDA_VISIBLE_DEVICES": "6,7"}
     assert devices(model.model_copy(update={"replicas": 3}), 1) == {}
     assert devices(model.model_copy(update={"replicas": 1}), 0) == {}
+
+
+def test_the_default_place_is_no_link_and_of_a_given_one_only_our_logs_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ARCHON_VLLM_STATE", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    link = tmp_path / f"archon-vllm-{os.getuid()}"
+    link.symlink_to(mine)
+    with pytest.raises(UserError, match="is a link"):
+        place()
+    monkeypatch.setenv("ARCHON_VLLM_STATE", str(link))
+    names = [f"{n}.log" for n in range(30)] + [f"{n:016x}-20260101-000000-000000.log" for n in range(30)]
+    for name in names:
+        (mine / name).touch()
+        os.utime(mine / name, (1, 1))
+    assert place() == mine
+    assert len(list(mine.glob("*.log"))) == 30 + 20
+    mine.chmod(0o770)
+    with pytest.raises(UserError, match="can be written by others"):
+        place()
 
 
 def test_of_a_log_the_error_shows_what_matters(tmp_path: Path) -> None:

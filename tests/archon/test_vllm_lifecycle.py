@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from archon import Problem, Session
 from archon.backends.base import Progress, Request
 from archon.backends.vllm.config import VLLM
 from archon.backends.vllm.replicas import VLLMBackend
+from archon.backends.vllm.server import place
 from archon.errors import EndpointDown, ModelNotFound, RetryableError
 from archon.problem import Message
 from archon.strategies.sample import Sample
@@ -125,7 +127,14 @@ def test_a_process_that_is_killed_leaves_no_server(python: str, slow: str) -> No
     gone_soon(lambda: not left())
 
 
-async def test_a_keeper_that_is_killed_leaves_its_server_to_us(python: str) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_keeper_that_is_killed_leaves_its_server_to_us(
+    python: str, linked: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if linked:
+        link = tmp_path_factory.mktemp("l") / "v"
+        link.symlink_to(place())
+        monkeypatch.setenv("ARCHON_VLLM_STATE", str(link))
     backend = VLLM(model="m", python=python).connect()
     first = await say(backend)
     os.kill(keepers()[0], signal.SIGKILL)
@@ -217,6 +226,33 @@ async def test_a_port_that_is_taken_is_said(python: str) -> None:
         await say(backend)
     await backend.close()
     taken.close()
+
+
+async def test_servers_that_want_the_same_port_are_not_taken_for_each_other(python: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    slow, slower = (
+        VLLM(model="m", python=python, port=port, environment={"FAKE_SLOW": seconds}).connect()
+        for seconds in ("1", "2")  # both are bound to it before either listens
+    )
+    said = await asyncio.gather(say(slow), say(slower), return_exceptions=True)
+    assert [type(one) for one in said].count(str) == 1 and any("port is taken" in str(one) for one in said)
+    await asyncio.gather(slow.close(), slower.close())
+
+
+async def test_the_key_is_in_the_server_s_environment_and_nowhere_else(
+    python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-0123456789abcdef")
+    monkeypatch.setenv("VLLM_API_KEY", "another")
+    backend = VLLM(model="m", python=python, api_key_env="MY_KEY").connect()
+    server = Path("/proc", await say(backend))
+    environment = (server / "environ").read_bytes().split(b"\0")
+    assert b"VLLM_API_KEY=sk-0123456789abcdef" in environment
+    for told in ((server / "cmdline").read_bytes(), *(path.read_bytes() for path in place().glob("*.log"))):
+        assert b"sk-0123456789abcdef" not in told
+    await backend.close()
 
 
 async def test_a_start_that_takes_too_long_is_given_up(python: str) -> None:

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -23,7 +23,6 @@ from archon.backends.servers import Overrides
 from archon.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
-    from archon.backends.vllm.replicas import VLLMBackend
     from archon.backends.vllm.server import Orders
 
 _SECRET = re.compile(r"(^|_)(token|key|secret|password)$", re.IGNORECASE)
@@ -36,14 +35,14 @@ _OURS = {
 }
 """Options that are not the user's to set, and what to do instead."""
 _SILENT = frozenset(
-    "block_size data_parallel_size disable_log_stats enable_log_requests enable_prefix_caching "
-    "enable_prompt_tokens_details enforce_eager gpu_memory_utilization kv_cache_memory_bytes max_log_len "
-    "max_num_batched_tokens max_num_seqs pipeline_parallel_size scheduling_policy tensor_parallel_size "
+    "block_size data_parallel_size disable_log_stats disable_uvicorn_access_log enable_log_requests "
+    "enable_prefix_caching enable_prompt_tokens_details enforce_eager gpu_memory_utilization kv_cache_memory_bytes "
+    "max_log_len max_num_batched_tokens max_num_seqs pipeline_parallel_size scheduling_policy tensor_parallel_size "
     "uvicorn_log_level".split()
 )
 """Options that change how fast a model answers, and not what: they tell no samples apart."""
-_DEFAULTS = {"enable_prompt_tokens_details": True}
-"""What the account needs: how much of a prompt was in the cache."""
+_DEFAULTS = {"enable_prompt_tokens_details": True, "disable_uvicorn_access_log": True}
+"""What the account needs: how much of a prompt was in the cache. And a log without a line per request."""
 _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600"}
 """Nothing is reported to vLLM's authors; a connection that idles is not closed just when we use it again."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -66,6 +65,8 @@ class VLLM(Model):
     """A folder with weights, or a name on the Hugging Face hub."""
     url: str | None = None
     """The address of a server that runs already, up to `/v1`; nothing is started then."""
+    in_process: bool = False
+    """Run the engine in our own process instead of a server: our own Python must have vLLM."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Servers side by side; a request goes to the one with the least to do."""
     port: Annotated[int, Field(ge=1, le=65535)] | Literal["auto"] = "auto"
@@ -89,7 +90,7 @@ class VLLM(Model):
     transport: Literal["aiohttp", "httpx"] = "aiohttp"
     """The client's HTTP transport."""
     api_key_env: str = "VLLM_API_KEY"
-    """The environment variable that holds the server's key, where it wants one."""
+    """The environment variable that holds the server's key, where it wants one; a server of ours asks for it."""
 
     @field_validator("options")
     @classmethod
@@ -100,6 +101,11 @@ class VLLM(Model):
                 raise ValueError(f"the option {name!r} is not set here: {_OURS[plain]}")
             if plain != name:
                 raise ValueError(f"write the option {name!r} as {plain!r}")
+            if _SECRET.search(name) and isinstance(value[name], str):
+                raise ValueError(
+                    f"the option {name!r} looks like a secret, which whoever lists processes could read; "
+                    "put it into the environment (HF_TOKEN), which the server inherits"
+                )
         return value
 
     @field_validator("environment")
@@ -122,6 +128,17 @@ class VLLM(Model):
                         f"`{name}` is for a server that is started, and `url` names one that runs"
                     )
             self.client(self.url)
+        return self
+
+    @model_validator(mode="after")
+    def _in_process_or_on_a_server(self) -> Self:
+        if self.in_process:
+            served = ("url", "replicas", "port", "python", "keep", "start_timeout", "stream", "transport")
+            for name in (*served, "api_key_env"):
+                if name in self.given():
+                    raise ValueError(f"`{name}` is for a server, and with `in_process` there is none")
+            if "reasoning_parser" in self.options:
+                raise ValueError("`reasoning_parser` is the server's work: leave it out, or `in_process`")
         return self
 
     @property
@@ -151,11 +168,19 @@ class VLLM(Model):
         if self.url is not None:
             return {"backend": "vllm", "url": self.url.rstrip("/"), "model": self.model, "api": self.api}
         folder = self.folder
-        options = {name: self.options[name] for name in sorted(self.options) if name not in _SILENT}
+        said = {**self.options, **self.files}
+        options = {name: said[name] for name in sorted(said) if name not in _SILENT}
         named = (
             {"model": self.model} if folder is None else {"model": folder.name, "weights": contents(folder)}
         )
         return {"backend": "vllm", **named, "api": self.api, "options": options}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Digests of the files that options name (`chat_template`), which may change under their names."""
+        named = {name: value for name, value in self.options.items() if isinstance(value, str)}
+        paths = {name: value for name, value in named.items() if os.path.isfile(value)}  # noqa: PTH113 a template itself is none
+        return {name: _contents([Path(path)]) for name, path in paths.items()}
 
     @property
     def mark(self) -> str:
@@ -167,6 +192,11 @@ class VLLM(Model):
     def flags(self) -> list[str]:
         """Its options as vLLM's command line takes them."""
         return [word for name, value in {**_DEFAULTS, **self.options}.items() for word in _flag(name, value)]
+
+    @property
+    def engine_flags(self) -> list[str]:
+        """Its options, where they go to an engine in this process."""
+        return [word for name, value in self.options.items() for word in _flag(name, value)]
 
     def client(self, url: str) -> OpenAI:
         """How one server of it is asked."""
@@ -205,7 +235,8 @@ class VLLM(Model):
             without=() if python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
             port=0 if self.port == "auto" else self.port + replica,
             start_timeout=self.start_timeout,
-            contents="" if folder is None else contents(folder),
+            contents=json.dumps(["" if folder is None else contents(folder), self.files]),
+            key_from=self.api_key_env,
             replica=replica,
         )
 
@@ -245,10 +276,19 @@ class VLLM(Model):
             raise UserError(
                 f"the folder {self.model!r} has no `config.json`. Name a folder with a model in Hugging Face's format"
             )
-        self.interpreter()
+        if self.in_process:
+            from archon.backends.vllm.in_process import importable
 
-    def connect(self) -> VLLMBackend:
-        """Ready to start; nothing runs yet."""
+            importable()
+        else:
+            self.interpreter()
+
+    def connect(self) -> Any:
+        """Its VLLMBackend, or InProcessBackend, ready to start; nothing runs yet."""
+        if self.in_process:
+            from archon.backends.vllm.in_process import InProcessBackend
+
+            return InProcessBackend(self)
         from archon.backends.vllm.replicas import VLLMBackend
 
         return VLLMBackend(self)
@@ -293,7 +333,10 @@ def _flag(name: str, value: Any) -> list[str]:
 
 def contents(folder: Path) -> str:
     """A digest of a model's folder: names, sizes, and the beginning and end of every file of its own."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return _contents(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
+
+
+def _contents(files: Sequence[Path]) -> str:
     return _digest(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 

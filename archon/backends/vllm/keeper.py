@@ -108,8 +108,10 @@ class _Keeper:
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self._orders["environment"]}
-        for name in self._orders["without"]:
+        for name in (*self._orders["without"], "VLLM_API_KEY"):
             environment.pop(name, None)
+        if key := os.environ.get(self._orders["key_from"]):
+            environment["VLLM_API_KEY"] = key
         return subprocess.Popen(
             [*self._orders["command"], "--host", "127.0.0.1", "--port", str(port)],
             env=environment,
@@ -141,7 +143,7 @@ class _Keeper:
                 looked = time.monotonic()
                 if status:
                     answered = looked
-                if status == 200 and (self._asked or not ready):
+                if status == 200 and (self._asked if ready else _listens(port)):
                     ready, self._asked = True, False
                     self._tell({"state": "ready", "pid": process.pid, "port": port})
                 if ready and (status == 503 or now - answered > _ANSWERS_WITHIN):
@@ -193,6 +195,31 @@ class _Port:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _listens(port: int) -> bool:
+    """Whether what listens there is beneath us, and not another server, or another user, that came in between."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    found = {
+        f"socket:[{words[9]}]" for words in lines if words[1].endswith(f":{port:04X}") and words[3] == "0A"
+    }
+    beneath = _children()
+    for pid in beneath:
+        for fd in _listed(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if str(fd.readlink()) in found:
+                    return True
+        for task in _listed(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                beneath += map(int, (task / "children").read_text().split())
+    return False
+
+
+def _listed(folder: str) -> list[Path]:
+    try:
+        return list(Path(folder).iterdir())
+    except OSError:  # of a process that has ended
+        return []
 
 
 async def _health(port: int) -> int:

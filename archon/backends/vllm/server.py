@@ -25,6 +25,7 @@ from archon.backends.vllm import errors, keeper
 from archon.errors import EndpointDown, UserError
 from archon.progress import clock
 
+_LOG = re.compile(r"[0-9a-f]{16}-\d{8}-\d{6}-\d{6}\.log")
 _LOGS_KEPT = 20
 _LONGEST_SOCKET = 100
 _PATIENCE = 60.0
@@ -52,13 +53,16 @@ class Orders:
     """A free one where 0."""
     start_timeout: float = 1800.0
     contents: str = ""
-    """A digest of the model's folder: another model in the same place is another server."""
+    """A digest of the model's folder and of other files: another model in the same place is another server."""
+    key_from: str = "VLLM_API_KEY"
+    """The variable that holds the key which the server asks for, if it does."""
     replica: int = 0
 
     @cached_property
     def key(self) -> str:
         """Equal for what one server can serve."""
-        parts = (self.command, self.environment, self.without, self.port, self.contents, self.replica)
+        server = (self.command, self.environment, self.without, self.key_from, self.port)
+        parts = (*server, self.contents, self.replica)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -200,6 +204,7 @@ class Server:
             "command": self.orders.command,
             "environment": dict(self.orders.environment),
             "without": self.orders.without,
+            "key_from": self.orders.key_from,
             "port": self.orders.port,
             "start_timeout": self.orders.start_timeout,
             "lock": str(folder / f"{self.orders.key}.lock"),
@@ -226,7 +231,10 @@ def place() -> Path:
     """Where keepers have their sockets, locks and logs: a folder of this user's alone. Raises UserError."""
     given = os.environ.get("ARCHON_VLLM_STATE")
     folder = Path(given) if given else Path(tempfile.gettempdir()) / f"archon-vllm-{os.getuid()}"
+    if not given and folder.is_symlink():  # where anybody could have put it
+        raise UserError(f"{str(folder)!r} is a link. Remove it, or name a folder: ARCHON_VLLM_STATE")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = folder.resolve()  # as /proc tells whose output goes to a log in it
     state = folder.stat()
     if state.st_uid != os.getuid() or state.st_mode & 0o022:
         raise UserError(
@@ -236,7 +244,10 @@ def place() -> Path:
         raise UserError(
             f"the path {str(folder)!r} is too long for a socket. Name a shorter ARCHON_VLLM_STATE"
         )
-    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    logs = sorted(
+        (path for path in folder.iterdir() if _LOG.fullmatch(path.name)),
+        key=lambda path: path.stat().st_mtime,
+    )
     for old in logs[:-_LOGS_KEPT]:
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > 3600:  # else its server may still write
