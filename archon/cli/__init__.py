@@ -1,7 +1,8 @@
 """The command line: `archon COMMAND`. Commands are found by entry points, ours and anyone's (D10).
 
 Mistakes of the user end with one message, without a traceback, and exit code 2; other failures that were
-foreseen with exit code 1; Ctrl-C with 130, SIGTERM with 143. Who stops reading our output ends us without a word.
+foreseen with exit code 1; Ctrl-C with 130, SIGTERM with 143, SIGHUP with 129. Who stops reading our
+output ends us without a word.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def _run(arguments: list[str] | None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[list[int]]:
-    """SIGTERM does what Ctrl-C does, unless somebody else has seen to it; yields the signals that came."""
+    """SIGTERM does what Ctrl-C does, and SIGHUP too (a terminal that is closed), unless somebody else has seen to
+    it, as `nohup` has; yields the signals that came."""
     came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -144,14 +146,14 @@ def _terminable() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         interrupt(signal.SIGINT, frame)
 
-    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, end)
+    ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
     try:
         yield came
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _nobody_reads() -> bool:
