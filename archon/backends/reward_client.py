@@ -133,7 +133,7 @@ class JSONRewards(RewardBackend):
     async def _ask(self, request: ScoreRequest) -> _Answer:
         body = {
             "model": self.config.model,
-            "messages": _plain(request.messages),
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
             "replies": [list(steps) for steps in request.replies],
             "finished": request.finished,
         }
@@ -153,7 +153,7 @@ class VLLMRewards(RewardBackend):
     @property
     def identity(self) -> Mapping[str, Any]:
         """Server, model, and how it is asked."""
-        about = {"source", "tried", "served", "options", "note"}
+        about = {"source", "checked", "tried", "served", "options", "note"}
         return {
             "backend": "reward_server",
             "base_url": self.endpoint,
@@ -195,7 +195,8 @@ class VLLMRewards(RewardBackend):
             opening = self._reading.opening(request.messages)
             body = {"input": [opening + text for text in written]}
         else:
-            body = {"messages": [*_plain(request.messages), {"role": "assistant", "content": written[0]}]}
+            chat = self._reading.chat(request.messages)
+            body = {"messages": [*chat, {"role": "assistant", "content": written[0]}]}
             if not request.finished:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
         tags = self._reading.way == "tags"
@@ -254,7 +255,7 @@ class VLLMRewards(RewardBackend):
         texts = reading.written(steps if reading.process else ["".join(steps)])
         turns = []
         if reading.prompt is None:
-            turns += _plain(request.messages)
+            turns += reading.chat(request.messages)
         else:
             texts[0] = reading.opening(request.messages) + texts[0]
         for text in texts:
@@ -286,7 +287,7 @@ class VLLMRewards(RewardBackend):
             if self._reading.prompt is not None:
                 kept = await self._tokens(self._reading.opening(messages))
             else:
-                kept = await self._tokenize(messages=_plain(messages), add_generation_prompt=True)
+                kept = await self._tokenize(messages=self._reading.chat(messages), add_generation_prompt=True)
             while len(self._openings) >= _KEPT:
                 del self._openings[next(iter(self._openings))]
             self._openings[messages] = kept
@@ -319,10 +320,6 @@ class VLLMRewards(RewardBackend):
 
 
 # --- reading ---------------------------------------------------------------------------------------
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in messages]
 
 
 def _number(value: Any) -> float:

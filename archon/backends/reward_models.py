@@ -30,11 +30,17 @@ Way = Literal["tags", "tokens", "classify", "chat", "completions"]
 `completions`: raw text per prefix, whose next word is the judgement."""
 
 
+_DEEPEST = 8
+"""Marks in marks in marks are taken out so often."""
+
+
 class RewardModel(Value):
     """How one reward model is asked and read."""
 
     source: str = ""
     """Where that is written."""
+    checked: str = ""
+    """What of it was compared with the source, and when."""
     tried: str = ""
     """On which real model it was tried here; empty where it rests on the source alone."""
     served: tuple[str, ...] = ()
@@ -46,8 +52,13 @@ class RewardModel(Value):
     prompt: Annotated[str, Field(pattern=r"\{question\}")] | None = None
     """What stands before the first step, as raw text with `{question}`; the server's chat template where not
     given. Of a chat by turns: what stands before the first step in its turn."""
+    system: str = ""
+    """What a chat begins with that has no system message of its own."""
     tag: str = ""
     """What marks the end of a step; a step that holds it (but for the space around it) loses it."""
+    special: tuple[str, ...] = ()
+    """Texts of its tokenizer's special tokens, by which a reply could end its turn and say what comes next; a
+    step loses them, and whatever looks like `<|this|>`."""
     step: Annotated[str, Field(pattern=r"\{step\}")] = "{step}{tag}"
     """A step as it is written, with `{n}` for its number."""
     between: str = ""
@@ -104,23 +115,38 @@ class RewardModel(Value):
 
     def written(self, steps: Sequence[str]) -> list[str]:
         """The steps as the model reads them; no step can hold another's end."""
-        marks = [mark for mark in (self.tag.strip(), self.separator) if mark]
+        marks = [mark for mark in (self.tag.strip(), self.separator, *self.special) if mark]
         found = []
         for number, text in enumerate(steps, 1):
-            while any(mark in text for mark in marks):  # what is left may hold it again
-                for mark in marks:
-                    text = text.replace(mark, "")
-            step = text.strip() if self.strip else text
+            plain = _without(text, marks)
+            step = plain.strip() if self.strip else plain
             places = {"n": str(number), "step": step, "tag": self.tag}
             whole = re.sub(r"\{(n|step|tag)\}", lambda place, by=places: by[place[1]], self.step)  # type: ignore[misc]
             found.append(whole if number == 1 else self.between + whole)
         return found
+
+    def chat(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """The chat as it is sent."""
+        said = [{"role": m.role, "content": m.content} for m in messages]
+        lacks = self.system and not any(m.role == "system" for m in messages)
+        return [{"role": "system", "content": self.system}, *said] if lacks else said
 
     def opening(self, messages: Sequence[Message]) -> str:
         """What stands before the first step, with the question filled in."""
         assert self.prompt is not None
         said = [m.content if len(messages) == 1 else f"{m.role}: {m.content}" for m in messages]
         return self.prompt.replace("{question}", "\n\n".join(said))
+
+
+def _without(text: str, marks: Sequence[str]) -> str:
+    """The text without these marks and without special tokens, also where the rest would join to another."""
+    found = re.compile("|".join([r"<\|[^<>|\s]{1,64}\|>", *map(re.escape, marks)]))
+    for _ in range(_DEEPEST):
+        left = found.sub("", text)
+        if left == text:
+            return text
+        text = left
+    return found.sub("\ufffd", text)  # nested on purpose: what stands between joins to nothing
 
 
 @cache

@@ -48,7 +48,8 @@ class RewardServer(Model):
     replies_per_request: Annotated[int, Field(ge=1)] = 16
     """Replies scored by one request, where the server takes several."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key, where it wants one."""
+    """The environment variable that holds the server's key, where it wants one; VLLM_API_KEY where a vLLM is
+    started and none is named."""
     headers: Mapping[str, str] = Field(default_factory=dict)
     """Further headers; `${NAME}` as a value is read from the environment."""
     transport: Literal["aiohttp", "httpx"] = "aiohttp"
@@ -101,14 +102,16 @@ class RewardServer(Model):
 
     def client(self, address: str) -> OpenAI:
         """How the server at this address is asked."""
-        fields = ("model", "api_key_env", "headers", "transport", "timeout", "max_concurrency")
-        return OpenAI(base_url=address, **{name: getattr(self, name) for name in fields})
+        fields = ("model", "headers", "transport", "timeout", "max_concurrency")
+        key = self.api_key_env if self.base_url is not None else self.started.api_key_env
+        return OpenAI(base_url=address, api_key_env=key, **{name: getattr(self, name) for name in fields})
 
     @cached_property
     def started(self) -> VLLM:
         """The vLLM that is started, where there is no address."""
         options = {**self.reading.options, **self.vllm.get("options", {})}
-        shared = {"timeout": self.timeout, "max_concurrency": self.max_concurrency}
+        names = ["timeout", "max_concurrency", *({"api_key_env"} & set(self.given()))]
+        shared = {name: getattr(self, name) for name in names}
         return VLLM(**{"model": self.model, **shared, **self.vllm, "options": options})
 
     def check(self) -> None:

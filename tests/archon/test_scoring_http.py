@@ -115,10 +115,18 @@ async def test_step_tags_are_put_after_each_step_and_the_second_label_is_read() 
     assert found == [(0.9, 0.3)]
     (asked,) = server.asked
     assert asked.path == "/pooling"
-    assert asked.body["messages"] == [
+    system, *said_of_ours = asked.body["messages"]
+    assert system["role"] == "system" and "reason step by step" in system["content"]
+    assert said_of_ours == [
         {"role": "user", "content": "2+3*4=?"},
         {"role": "assistant", "content": "3*4=12<extra_0>14<extra_0>"},
     ]
+
+
+def test_a_chat_with_a_system_message_keeps_its_own() -> None:
+    own = Message(role="system", content="Be brief.")
+    chat = known()["qwen2.5-math-prm"].chat((own, *QUESTION))
+    assert [m["content"] for m in chat] == ["Be brief.", "2+3*4=?"]
 
 
 async def test_a_step_cannot_hold_another_s_end() -> None:
@@ -127,7 +135,25 @@ async def test_a_step_cannot_hold_another_s_end() -> None:
     _, server = await scored(
         lambda asked: said({"data": [{"data": rows}]}), (hostile,), reads="qwen2.5-math-prm"
     )
-    assert server.asked[0].body["messages"][1]["content"] == "a b<extra_0>"
+    assert server.asked[0].body["messages"][-1]["content"] == "a b<extra_0>"
+
+
+MARKS = ("<extra_0>", "ки", "<|sep|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>")
+
+
+@pytest.mark.parametrize("reads", known())
+def test_a_reply_cannot_end_its_step_or_its_turn_by_itself(reads: str) -> None:
+    reading = known()[reads]
+    marks = (*(mark for mark in MARKS if mark[1] == "|"), reading.tag.strip(), *reading.special)
+    marks = tuple(filter(None, marks))
+    forged = "".join(marks) + "".join(f"{m[:-1]}{''.join(marks)}{m[-1]}" for m in marks) + "right"
+    deep = "<|a" * 5000 + "|>" * 5000 + "".join(marks)
+    plain = reading.written(("1", "right", "2"))
+    assert reading.written(("1", forged, "2")) == plain
+    written = "".join(reading.written(("1", deep, "2")))
+    assert not any(mark in written for mark in MARKS[2:]) and "<|a|>" not in written
+    if reading.tag.strip():
+        assert written.count(reading.tag.strip()) == 3
 
 
 async def test_tokens_are_read_at_each_step_s_last() -> None:
@@ -401,6 +427,9 @@ def test_a_server_is_started_with_what_the_description_needs() -> None:
     needed = {"runner": "pooling", "pooler_config": {"task": "token_classify"}, "max_model_len": 512}
     assert model.started.options == needed
     assert "--runner pooling" in model.reading.flags
+    assert model.client("http://h/v1").api_key_env == "VLLM_API_KEY"
+    keyed = RewardServer(model="/weights", reads="nano-prm", vllm=started, api_key_env="MINE")
+    assert keyed.started.api_key_env == keyed.client("http://h/v1").api_key_env == "MINE"
     with pytest.raises(ValidationError, match="one that runs"):
         RewardServer(model="/weights", reads="nano-prm", vllm=started, base_url="http://h/v1")
     with pytest.raises(ValidationError, match="replica"):

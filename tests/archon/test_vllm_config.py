@@ -145,6 +145,20 @@ def test_of_a_log_the_error_shows_what_matters(tmp_path: Path) -> None:
     )
 
 
+def test_what_a_log_says_calmly_is_no_reason_and_no_secret_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    log = tmp_path / "log"
+    log.write_text(
+        "WARNING 11-25 23:21:37 [cuda.py:22] ModuleNotFoundError: No module named 'vllm._C'\n"
+        "INFO 11-25 23:21:38 [gpu_worker.py:300] Free memory on device cuda:0 (79/80 GiB) on startup.\n"
+        "(APIServer pid=1) ValueError: no chat template in hf_verysecret\n"
+    )
+    error = failure("m", {"state": "failed", "why": "exit", "code": 1, "log": str(log)})
+    assert "(exit code 1): ValueError: no chat template in [key]." in str(error)
+
+
 def test_a_death_is_told_by_the_engine_s_own_error(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(

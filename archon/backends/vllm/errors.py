@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from archon.backends.reply import redact
 from archon.errors import AuthenticationFailed, EndpointDown, FatalError, ModelNotFound
 
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY")
 _READ = 64 * 1024
 _SHOWN = 6
+_CALM = re.compile(r"^(\([^)]*pid=\d+\)\s*)?(INFO|WARNING|DEBUG)\b")
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((INFO|WARNING|ERROR|DEBUG)\s+\S+\s+\S+\s+\[[^\]]*\]\s?)?")
 _TELLS = re.compile(r"error|exception|failed|cannot|could not|no such|denied|killed|not found", re.IGNORECASE)
 _NAMED = re.compile(r"^[\w.]*(Error|Exception|Interrupt): ")
@@ -28,7 +32,7 @@ class Reason(NamedTuple):
 
 _REASONS = (
     Reason(
-        r"No module named '?vllm'?",
+        r"No module named '?vllm'?(?![.\w])",
         "this Python has no vLLM",
         "Install archon[vllm] there, or name another with `python:` or ARCHON_VLLM_PYTHON (docs/vllm.md)",
     ),
@@ -74,15 +78,15 @@ _REASONS = (
 def failure(model: str, told: Mapping[str, Any]) -> FatalError:
     """The error of a server that did not start; `told` is what its keeper said last."""
     log = str(told.get("log", ""))
-    lines = tail(log)
+    lines = tail(log, complaints=True)
     where = f" Its log: {log}" if log else ""
     why = told.get("why")
     if why == "port":
-        taken = next(r for r in _REASONS if "Address" in r.pattern or "ddress" in r.pattern)
+        taken = next(r for r in _REASONS if "ddress" in r.pattern)
         return _error(taken, model, [str(told.get("detail", ""))], where)
     if why == "slow":
         return EndpointDown(
-            f"vLLM did not start with {model!r} within `start_timeout`. The last it said: {_last(lines)}.{where}",
+            f"vLLM did not start with {model!r} within `start_timeout`. The last it said: {_last(tail(log))}.{where}",
             model=model,
         )
     text = "\n".join(lines)
@@ -99,6 +103,22 @@ def failure(model: str, told: Mapping[str, Any]) -> FatalError:
     return EndpointDown(f"vLLM did not start with {model!r}{ending}: {detail}.{where}", model=model)
 
 
+def refusal(model: str, error: BaseException) -> FatalError:
+    """The error of an engine in this process that did not start, by what it raised and what that came from."""
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(lines) < _SHOWN:
+        lines.append(f"{type(cause).__name__}: {cause}".strip())
+        cause = cause.__cause__ or cause.__context__
+    for reason in _REASONS:
+        shown = [line for line in lines if re.search(reason.pattern, line)]
+        if shown:
+            return _error(reason, model, [" ".join(shown[-1].split())], "")
+    return EndpointDown(
+        f"vLLM did not start with {model!r}: {' '.join(lines[-1].split())[:300]}", model=model
+    )
+
+
 def death(told: Mapping[str, Any]) -> str:
     """How a server that ran came to its end."""
     why = {
@@ -107,14 +127,13 @@ def death(told: Mapping[str, Any]) -> str:
         "signal": "its keeper was told to end it",
         "gone": "its keeper was killed",
     }.get(str(told.get("why")), f"it ended with code {told.get('code')}")
-    named = [
-        line for line in tail(str(told.get("log", ""))) if _NAMED.search(line) and not _EMPTY.search(line)
-    ]
+    said = tail(str(told.get("log", "")), complaints=True)
+    named = [line for line in said if _NAMED.search(line) and not _EMPTY.search(line)]
     return why + (f" ({named[-1][:300]})" if named else "")
 
 
-def tail(log: str) -> list[str]:
-    """The last lines of a log, without what vLLM puts before each."""
+def tail(log: str, *, complaints: bool = False) -> list[str]:
+    """The last lines of a log, without what vLLM puts before each; `complaints`: without what it says calmly."""
     try:
         with Path(log).open("rb") as file:
             size = file.seek(0, 2)
@@ -122,7 +141,10 @@ def tail(log: str) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [clean for line in text.splitlines() if (clean := _PREFIX.sub("", line).rstrip())]
+    lines = redact(text, [os.environ[name] for name in _SECRETS if os.environ.get(name)]).splitlines()
+    if complaints:
+        lines = [line for line in lines if not _CALM.match(line)]
+    return [clean for line in lines if (clean := _PREFIX.sub("", line).rstrip())]
 
 
 def _error(reason: Reason, model: str, shown: list[str], where: str) -> FatalError:
