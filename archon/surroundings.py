@@ -51,6 +51,7 @@ def backends() -> list[Part]:
 
 
 def _backend(name: str) -> Part:
+    needs = ""
     try:
         kind: type[Model] = registry.find("backend", name)
         required = [key for key, info in kind.model_fields.items() if info.is_required()]
@@ -60,7 +61,16 @@ def _backend(name: str) -> Part:
         return Part(name, True, about=needs)
     except ArchonError as error:
         return Part(name, False, str(error), _GET.get(name, ""))
+    except Exception as error:  # of whoever wrote it: the others are examined all the same
+        return Part(name, False, _masked(f"it is broken: {type(error).__name__}: {error}"))
     return Part(name, True, about=needs)
+
+
+def _masked(text: str) -> str:
+    """What others say, in one line, without our keys."""
+    for secret in filter(None, map(os.environ.get, KEYS)):
+        text = text.replace(secret, "***")
+    return " ".join(text.split())
 
 
 def engines() -> list[Part]:
@@ -90,9 +100,10 @@ def _vllm() -> Part:
 
 
 def _torch() -> Part:
-    if find_spec("torch") is None:
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:  # or just a folder of that name
         return Part("torch", False, "torch is not installed; only training needs it", _install("train"))
-    return Part("torch", True, about=metadata.version("torch"))
+    return Part("torch", True, about=metadata.version("torch") if _installed("torch") else spec.origin)
 
 
 def extras() -> list[Part]:

@@ -4,7 +4,10 @@ programs would not be run."""
 from __future__ import annotations
 
 import json
+import os
 import sys
+from importlib import invalidate_caches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,6 +126,47 @@ def test_anyone_s_backend_says_what_it_lacks_itself(
     monkeypatch.setitem(registry._added, "backend", {"picky": Picky})
     picky = part_of(capsys, "backends", "picky")
     assert (picky["usable"], picky["missing"]) == (False, "the moon is not full")
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("no moon\nat all"), OSError("libmoon.so"), KeyError("moon")])
+def test_a_broken_backend_is_said_to_be_broken_and_the_others_are_examined(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    class Broken(Picky):
+        def check(self) -> None:
+            raise fault
+
+    monkeypatch.setitem(registry._added, "backend", {"picky": Broken})
+    data = examined(capsys)
+    picky = part(data, "backends", "picky")
+    assert not picky["usable"] and "moon" in picky["missing"] and type(fault).__name__ in picky["missing"]
+    assert "\n" not in picky["missing"]
+    assert part(data, "backends", "scripted")["usable"]
+
+
+def test_a_key_in_the_words_of_a_broken_backend_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Telling(Picky):
+        def check(self) -> None:
+            raise RuntimeError(f"cannot use {os.environ['OPENAI_API_KEY']}")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret123456")
+    monkeypatch.setitem(registry._added, "backend", {"picky": Telling})
+    assert "cannot use ***" in part_of(capsys, "backends", "picky")["missing"]
+
+
+def test_a_folder_named_torch_is_not_torch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if find_spec("torch") is not None:
+        pytest.skip("torch is installed")
+    (tmp_path / "torch").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not part_of(capsys, "engines", "torch")["usable"]
+    (tmp_path / "torch/__init__.py").touch()
+    invalidate_caches()
+    assert part_of(capsys, "engines", "torch")["about"] == str(tmp_path / "torch/__init__.py")
 
 
 def part_of(capsys: pytest.CaptureFixture[str], kind: str, name: str) -> dict[str, Any]:
