@@ -293,6 +293,8 @@ class Caller:
             work.begin(hold)
             try:
                 async with self.gate.slot():
+                    if self._starts is not None:  # it may have died while we waited
+                        await self._starts.ready()
                     await work.attempt()
                     self.gate.succeeded()
                 return

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archon.backends.base import Completion, Progress, Request, Sampling, Tokens
-from archon.backends.scripted import Reply
+from archon.backends.scripted import Reply, ScriptedBackend
 from archon.budget import Budget, Meter
 from archon.calling import Caller, Gate
 from archon.compute import Architecture
@@ -155,3 +155,28 @@ def test_asking_for_what_a_server_cannot_do_names_all_of_it() -> None:
         caller.check(asked, Meter("run"))
     for what in ("'local'", "prefix", "logprobs", "top_k"):
         assert what in str(caught.value)
+
+
+def test_a_server_that_starts_anew_while_a_call_waits_for_its_slot_costs_the_call_no_time() -> None:
+    class Dies(ScriptedBackend):
+        """Starts again now and then, and takes longer for it than a call may take."""
+
+        starts = 0
+
+        async def ready(self) -> None:
+            if self.starts:
+                self.starts -= 1
+                await asyncio.sleep(100)
+
+    async def work() -> None:
+        desk = Desk(lambda call: Reply("x", latency=1), Gate(1, 1), timeout=10, retries=0)
+        backend = Dies(desk.model)
+        desk.caller = Caller("m", desk.model, backend, desk.gate)
+        calls = [asyncio.ensure_future(desk.call(index)) for index in range(2)]
+        await asyncio.sleep(0.5)  # the second waits for the first
+        backend.starts = 1
+        await asyncio.gather(*calls)
+        assert [at for _, at, _ in desk.delivered] == [1, 102]
+        assert [usage.seconds for _, _, usage in desk.delivered] == [1, 1]
+
+    virtually(work())
