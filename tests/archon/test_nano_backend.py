@@ -10,10 +10,12 @@ import sys
 import time
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from archon.backends.base import Backend, Completion, Progress, Request, Sampling, ScoreRequest
+from archon.backends.nano import processes
 from archon.backends.nano.backend import Nano, NanoBackend
 from archon.backends.nano.folder import read_shape
 from archon.budget import Budget, Budgets
@@ -22,6 +24,7 @@ from archon.errors import (
     ConnectionDropped,
     ContextOverflow,
     DataError,
+    EndpointDown,
     ModelNotFound,
     RequestRejected,
 )
@@ -204,6 +207,32 @@ def test_its_flops_are_those_of_its_architecture_and_its_price_is_zero(weights: 
     assert read_shape(Path(weights)).parameters == 101 * 128 + 128 + 2 * (attention + feed + 2 * 128)
 
 
+async def test_a_prompt_may_fill_the_context_but_for_one_token(weights: str) -> None:
+    backend = Nano(weights=weights, workers=1).connect()
+    try:
+        (only,) = (await collect(backend, asked("x" * 1021, max_tokens=9), range(1))).values()
+        assert (only.tokens.prompt, only.tokens.completion) == (1023, 1)
+        with pytest.raises(ContextOverflow):
+            await collect(backend, asked("x" * 1022, max_tokens=9), range(1))
+        nothing = Request(prompt="", sampling=Sampling(max_tokens=2))
+        (from_nothing,) = (await collect(backend, nothing, range(1))).values()
+        assert from_nothing.tokens.prompt == 1
+    finally:
+        await backend.close()
+
+
+async def test_weights_that_change_during_a_run_stop_it(tmp_path: Path) -> None:
+    """A worker that starts later would give samples of another model, to be stored as this one's."""
+    folder = random_folder(tmp_path / "lm")
+    backend = Nano(weights=str(folder), workers=1).connect()
+    random_folder(folder, seed=1)
+    try:
+        with pytest.raises(ModelNotFound, match="has changed since this run began"):
+            await collect(backend, asked(max_tokens=2), range(1))
+    finally:
+        await backend.close()
+
+
 async def test_weights_that_cannot_be_read_stop_the_run(tmp_path: Path) -> None:
     folder = random_folder(tmp_path / "lm")
     data = (folder / "model.safetensors").read_bytes()
@@ -231,6 +260,73 @@ async def test_a_worker_that_is_killed_drops_its_requests_and_another_takes_its_
         assert len(await collect(backend, asked(max_tokens=2), range(1))) == 1
     finally:
         await backend.close()
+
+
+async def test_half_a_line_of_a_worker_that_is_killed_is_no_message(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text('#!/bin/sh\nread line\nprintf \'{"op": "done", "key": 0, "num\'\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(processes, "sys", SimpleNamespace(executable=str(program)))
+    backend = Nano(weights=weights, workers=1).connect()
+    with pytest.raises(ConnectionDropped, match="worker process"):
+        await collect(backend, asked(), range(1))
+    await backend.close()
+    monkeypatch.setattr(processes, "sys", SimpleNamespace(executable=str(tmp_path / "nothing")))
+    backend = Nano(weights=weights, workers=1).connect()
+    progress = Progress()
+    with pytest.raises(ConnectionDropped, match="can be started"):
+        await collect(backend, asked(), range(1), progress)
+    assert not progress.sent and backend._workers._workers[0].load == 0
+
+
+async def test_closing_while_it_starts_leaves_nothing_behind_and_closed_it_stays(weights: str) -> None:
+    backend = Nano(weights=weights, workers=1).connect()
+    asking = asyncio.ensure_future(collect(backend, asked(), range(1)))
+    await asyncio.sleep(0)  # its process is being started
+    worker = backend._workers._workers[0]
+    assert worker._starting.locked()
+    await asyncio.gather(backend.close(), backend.close())
+    with pytest.raises((ConnectionDropped, EndpointDown)):
+        await asking
+    with pytest.raises(EndpointDown, match="was closed"):
+        await collect(backend, asked(), range(1))
+    await backend.close()
+    assert worker.pid is None and worker.load == 0 and not worker._requests
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3, 10])
+async def test_a_request_that_is_cancelled_twice_is_forgotten(weights: str, turns: int) -> None:
+    backend = Nano(weights=weights, workers=1).connect()
+    worker = backend._workers._workers[0]
+    try:
+        await collect(backend, asked(max_tokens=2), range(1))
+        asking = asyncio.ensure_future(collect(backend, asked(max_tokens=900, top_k=2), range(4)))
+        while not worker.load:
+            await asyncio.sleep(0)
+        asking.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert worker.load == 0 and not worker._requests
+        assert len(await collect(backend, asked(max_tokens=2), range(1))) == 1
+    finally:
+        await backend.close()
+
+
+async def test_what_a_worker_has_given_is_no_load_any_more(weights: str) -> None:
+    backend = Nano(weights=weights, workers=1, batch=2).connect()
+    loads = []
+    try:
+        async with aclosing(backend.complete(asked(max_tokens=2), range(8), Progress())) as stream:
+            async for _ in stream:
+                loads.append(backend._workers._workers[0].load)
+    finally:
+        await backend.close()
+    assert loads[0] > loads[-1] == 0
 
 
 def test_no_worker_outlives_a_parent_that_is_killed(weights: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from archon.backends.nano.engine import Ask, Done, Engine
+from archon.backends.nano.engine import Ask, Done, Engine, _Sample
 from archon.backends.nano.llama import Llama
 from archon.backends.nano.sampling import Choice
-from archon.backends.nano.tokens import EOS, encode
+from archon.backends.nano.tokens import EOS, SEP, UNK, encode
 from tests.archon.nano_model import random_folder
 
 
@@ -92,6 +92,31 @@ def test_a_sample_ends_at_its_limit_at_a_stop_string_or_by_itself(model: Llama) 
     ended = [done for done in many.values() if done.tokens[-1] == EOS]
     assert ended and all(done.stop == -1 and done.text == len(done.tokens) - 1 for done in ended)
     assert all(EOS not in done.tokens[:-1] for done in many.values())
+
+
+def test_a_stop_string_is_found_in_the_text_across_tokens_that_have_none(model: Llama) -> None:
+    """A model may write `<|unk|>`, which has no text: what is left would hold the stop string."""
+    stopping = ask(0, stops=(tuple(encode("abc")), tuple(encode("bc"))))
+    sample = _Sample(stopping, 0, 0, model.read(prompt("hello")), 0, limit=9)
+    x, a, b, c = encode("xabc")
+    assert [sample.append(token) for token in (x, a, UNK, b, SEP)] == [None] * 5
+    done = sample.append(c)
+    assert done is not None and (done.stop, done.text, len(done.tokens)) == (0, 1, 6)
+
+
+def test_a_stop_string_in_the_given_beginning_does_not_count(model: Llama) -> None:
+    plain, stopping = (ask(0, "hello", limit=8, stops=stops) for stops in ((), (tuple(encode("lo")),)))
+    (expected,), (found,) = (everything(Engine(model), one).values() for one in (plain, stopping))
+    assert found.tokens == expected.tokens
+
+
+def test_long_prompts_enter_bit_by_bit_so_that_others_are_not_kept_waiting(model: Llama) -> None:
+    engine = Engine(model)
+    engine.add(ask(0, limit=900, choice=Choice(top_k=2)))
+    engine.step()
+    for key in range(1, 7):
+        engine.add(ask(key, str(key) * 900, limit=1))
+    assert [sum(done.key > 0 for done in engine.step()) for _ in range(2)] == [3, 3]
 
 
 def test_a_reply_ends_with_the_context(model: Llama) -> None:

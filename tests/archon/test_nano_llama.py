@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from archon.backends.nano.batch import Batch
-from archon.backends.nano.folder import locate, read_shape, read_tensors
+from archon.backends.nano.folder import read_tensors
 from archon.backends.nano.llama import Llama, Prefix
-from archon.errors import DataError
 from tests.archon.nano_model import random_folder
 
 
@@ -159,45 +158,3 @@ def test_rows_of_one_prompt_stay_together_as_samples_leave(model: Llama) -> None
         batch.remove(place)
     assert len(batch) == 9
     assert len(list(batch.runs)) <= 5
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"model_type": "mamba"}, "'mamba', not 'llama'"),
-        ({"vocab_size": 32000}, "`vocab_size` is 32000"),
-        ({"tie_word_embeddings": False}, "`tie_word_embeddings` is not true"),
-        ({"attention_bias": True}, "biases are not read"),
-        ({"rope_scaling": {"factor": 2}}, "rotary positions are scaled"),
-        ({"hidden_size": "wide"}, "is no model's configuration"),
-    ],
-)
-def test_another_model_is_refused_by_what_is_other(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    folder = random_folder(tmp_path / "lm")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(DataError, match=says):
-        read_shape(folder)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x10" + b"\0" * 7 + b'{"a": {"x": 1}} '],
-    ids=["empty", "endless header", "no mapping", "no tensor"],
-)
-def test_malformed_weights_are_an_error_that_names_the_file(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(data)
-    with pytest.raises(DataError, match="is no safetensors file"):
-        read_tensors(tmp_path / "model.safetensors")
-
-
-def test_a_tensor_beyond_the_file_is_refused(tmp_path: Path) -> None:
-    header = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
-    with pytest.raises(DataError, match="a does not lie where the header says"):
-        read_tensors(tmp_path / "model.safetensors")
-
-
-def test_weights_that_are_nowhere_are_an_error_that_says_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither shipped .* nor a folder"):
-        locate(str(tmp_path / "nothing"))

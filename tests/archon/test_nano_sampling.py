@@ -32,8 +32,15 @@ def test_tokens_come_as_often_as_their_probability_at_the_temperature(temperatur
     np.testing.assert_allclose(drawn(Choice(temperature)), chances(temperature), atol=1e-3)
 
 
-def test_temperature_zero_is_the_likeliest_token() -> None:
-    assert drawn(Choice(0.0)).tolist() == [0, 1, 0, 0, 0]
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-310, 1e-5])
+def test_at_temperature_zero_and_next_to_it_it_is_the_likeliest_token(temperature: float) -> None:
+    assert drawn(Choice(temperature)).tolist() == [0, 1, 0, 0, 0]
+
+
+def test_of_equal_logits_the_first_is_the_likelier() -> None:
+    logits = np.array([[1.0, 2.0, 2.0, 2.0]], np.float32)
+    for choice, last in ((Choice(0.0), 1), (Choice(top_k=2), 2), (Choice(top_p=0.6), 3), (Choice(), 3)):
+        assert choose(logits, [choice], np.array([1 - 1e-12]))[0] == last
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,8 @@ def test_temperature_zero_is_the_likeliest_token() -> None:
         (Choice(top_p=0.7, top_k=1), (1,)),
         (Choice(min_p=0.5), (1, 4)),
         (Choice(min_p=1.0), (1,)),
+        (Choice(top_p=1e-12), (1,)),
+        (Choice(top_k=999, top_p=1.0), (0, 1, 2, 3, 4)),
     ],
     ids=str,
 )

@@ -95,11 +95,11 @@ class NanoBackend:
             self._scores = config.scores or ("outcome" if folder.name.startswith("orm") else "steps")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = min(cores, 8) if config.workers == "auto" else config.workers
-        self._workers = Workers(folder, count, config.batch)
+        self._workers = Workers(folder, self._sha256, count, config.batch)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The weights, wherever they lie."""
+        """The weights and how `config.json` uses them, wherever they lie."""
         return {"backend": "nano", "sha256": self._sha256}
 
     @property
@@ -131,7 +131,6 @@ class NanoBackend:
         """Each sample as it finishes. A sample without a seed is random."""
         message, stops = self._message(request)
         prompt = len(message["tokens"])
-        progress.sent = True
         progress.prompt_tokens, progress.completion_tokens = prompt, 0
         heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         asked: list[tuple[Worker, int]] = []
@@ -141,6 +140,7 @@ class NanoBackend:
             for share in self._workers.shares(indices, _LEAST_SHARE):
                 samples = [(index, request.seed_of(index)) for index in share]
                 asked.append(await self._workers.ask({**message, "samples": samples}, heard, len(share)))
+                progress.sent = True
             while left:
                 done = self._checked(await heard.get())
                 left.discard(done["number"])
@@ -148,10 +148,13 @@ class NanoBackend:
                 first = False
                 yield completion
         finally:
-            if left:
-                progress.completion_tokens = await self._cancel(asked, heard)
-            for worker, key in asked:
-                worker.forget(key)
+            try:
+                if left:
+                    progress.completion_tokens = None  # who is cancelled once more does not wait to know
+                    progress.completion_tokens = await self._cancel(asked, heard)
+            finally:
+                for worker, key in asked:
+                    worker.forget(key)
 
     async def score(self, request: ScoreRequest, progress: Progress) -> Sequence[Scored]:
         """Scores at the ends of steps, or after the whole reply, as logits."""
@@ -160,7 +163,6 @@ class NanoBackend:
                 f"{self._name!r} is a language model and scores nothing; use `weights: prm`"
             )
         read = [self._places(request, steps) for steps in request.replies]
-        progress.sent = True
         progress.prompt_tokens, progress.completion_tokens = sum(len(tokens) for tokens, _ in read), 0
         heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         asked: list[tuple[Worker, int]] = []
@@ -169,6 +171,7 @@ class NanoBackend:
             for number, (tokens, places) in enumerate(read):
                 message = {"op": "score", "number": number, "tokens": tokens, "places": places}
                 asked.append(await self._workers.ask(message, heard, 1))
+                progress.sent = True
             while len(found) < len(read):
                 scored = self._checked(await heard.get())
                 found[scored["number"]] = scored

@@ -34,6 +34,10 @@ class Batch(Generic[R]):
         self.rows: list[R] = []
         self._kept = np.zeros(capacity, np.int64)
         self._sizes = np.zeros(capacity, np.int64)
+        self._slots = (np.zeros(0, np.int64),) * 3
+        """Where the next key of each goes: block, sample, place in the block."""
+        self._used = 0
+        """Blocks that hold keys, or will with the next."""
         nothing = (shape.layers, 0, capacity, shape.kv_heads, BLOCK, shape.head_dim)
         self._keys, self._values = np.zeros(nothing, np.float32), np.zeros(nothing, np.float32)
 
@@ -72,38 +76,33 @@ class Batch(Generic[R]):
         self.rows.pop()
 
     def make_room(self) -> None:
-        """Room for one token more of each."""
-        have, need = self._keys.shape[1], self._blocks
-        if need > have:
-            self._keys, self._values = (
-                _longer(store, max(need, 2 * have)) for store in (self._keys, self._values)
-            )
-
-    def mask(self, rows: int) -> Floats:
-        """What the next token of each row sees of the sample's own (0) or not (minus infinity)."""
-        kept = np.zeros((rows, 1), np.int64)
-        kept[: len(self.rows), 0] = self._kept[: len(self.rows)]
-        return np.where(np.arange(self._blocks * BLOCK) <= kept, np.float32(0), np.float32(-np.inf))
-
-    def keep(self, layer: int, keys: Floats, values: Floats) -> tuple[Iterator[Floats], Iterator[Floats]]:
-        """Keep a key and a value ([sample, head, dimension]) more; returns all of the layer, block by block."""
+        """Room for one token more of each, before `mask` and `keep`."""
         count = len(self.rows)
         block, offset = np.divmod(self._kept[:count], BLOCK)
-        slots = np.arange(count)
+        self._slots = block, np.arange(count), offset
+        have, self._used = self._keys.shape[1], int(block.max(initial=0)) + 1
+        if self._used > have:
+            self._keys, self._values = (
+                _longer(store, max(self._used, 2 * have)) for store in (self._keys, self._values)
+            )
+
+    @property
+    def mask(self) -> Floats:
+        """What the next token of each row sees of the sample's own (0) or not (minus infinity)."""
+        kept = self._kept[: len(self.rows), None, None, None]
+        return np.where(np.arange(self._used * BLOCK) <= kept, np.float32(0), np.float32(-np.inf))
+
+    def keep(self, layer: int, keys: Floats, values: Floats) -> tuple[Floats, Floats]:
+        """Keep a key and a value ([sample, head, dimension]) more; returns all of the layer, block by block."""
+        block, sample, offset = self._slots
         for store, new in ((self._keys, keys), (self._values, values)):
-            store[layer][block, slots, :, offset] = new
-        return (
-            iter(self._keys[layer, : self._blocks, :count]),
-            iter(self._values[layer, : self._blocks, :count]),
-        )
+            store[layer][block, sample, :, offset] = new
+        kept = slice(self._used), slice(len(sample))
+        return self._keys[layer][kept], self._values[layer][kept]
 
     def advance(self) -> None:
         """One token more is kept of each."""
         self._kept[: len(self.rows)] += 1
-
-    @property
-    def _blocks(self) -> int:
-        return int(self._kept[: len(self.rows)].max(initial=0)) // BLOCK + 1
 
     def _move(self, source: int, target: int) -> None:
         blocks = int(self._kept[source]) // BLOCK + 1

@@ -15,10 +15,12 @@ import numpy as np
 from archon.backends.nano.batch import Batch
 from archon.backends.nano.llama import Floats, Llama, Prefix
 from archon.backends.nano.sampling import Choice, choose, log_probabilities
-from archon.backends.nano.tokens import EOS
+from archon.backends.nano.tokens import EOS, has_text
 
 _KEPT_BYTES = 64 << 20
 """Memory for prompts that were read."""
+_READ_AT_ONCE = 2048
+"""Once so many tokens of prompts were read, those who are decoded have a step before more enter."""
 
 
 class Ask(NamedTuple):
@@ -34,7 +36,7 @@ class Ask(NamedTuple):
     limit: int
     """New tokens at most; the model's context ends a sample as well."""
     stops: tuple[tuple[int, ...], ...] = ()
-    """Stop strings."""
+    """Stop strings: of those that end with one character, that which began first counts."""
     logprobs: int | None = None
     """Alternatives per token, where log-probabilities are wanted."""
 
@@ -75,23 +77,41 @@ class _Sample:
         self.limit = limit
         self.uniform = np.random.default_rng(seed).random(limit)
         self.tokens: list[int] = []
+        self.characters: list[int] = []
+        """The tokens that have a text, in which stop strings are looked for."""
         self.logprobs: list[Logprob] = []
 
-    def finished(self) -> Done | None:
-        """The sample, if its last token ended it."""
+    def append(self, token: int) -> Done | None:
+        """One token more; the sample, if that ended it."""
         tokens, ask = self.tokens, self.ask
+        tokens.append(token)
         text, stop = len(tokens), None
-        if tokens[-1] == EOS:
+        if token == EOS:
             text, stop = text - 1, -1
         else:
-            ended = (n for n, one in enumerate(ask.stops) if tuple(tokens[-len(one) :]) == one)
-            stop = max(ended, key=lambda n: len(ask.stops[n]), default=None)
+            if has_text(token):
+                stop = self._stopped(token)
             if stop is not None:
-                text -= len(ask.stops[stop])
+                text = self._before(len(ask.stops[stop]))
             elif len(tokens) < self.limit:
                 return None
         logprobs = None if ask.logprobs is None else tuple(self.logprobs)
         return Done(ask.key, self.number, tuple(tokens), text, stop, logprobs, self.cached)
+
+    def _stopped(self, character: int) -> int | None:
+        """Which stop string ends with this character."""
+        self.characters.append(character)
+        stops = self.ask.stops
+        ended = (n for n, one in enumerate(stops) if tuple(self.characters[-len(one) :]) == one)
+        return max(ended, key=lambda n: len(stops[n]), default=None)
+
+    def _before(self, characters: int) -> int:
+        """How many tokens come before the last so many characters."""
+        place = len(self.tokens)
+        while characters:
+            place -= 1
+            characters -= has_text(self.tokens[place])
+        return place
 
 
 class Engine:
@@ -102,6 +122,7 @@ class Engine:
         self._batch: Batch[_Sample] = Batch(model.shape, capacity)
         self._waiting: deque[tuple[Ask, int, int | None]] = deque()
         self._read: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+        self._read_bytes = 0
         self._cached: dict[int, int] = {}
         """By request: how much of its prompt had been read before it came."""
 
@@ -138,29 +159,33 @@ class Engine:
 
     def read(self, tokens: tuple[int, ...]) -> tuple[Prefix, int]:
         """A sequence, read; and how much of it had been read before."""
+        whole = self._read.get(tokens)
+        if whole is not None:
+            self._read.move_to_end(tokens)
+            return whole, len(tokens)
         best, common = None, 0
         for kept in self._read.values():
-            same = _common(kept.tokens, tokens)
+            same = _common(kept.tokens, tokens, common)
             if same > common:
                 best, common = kept, same
-        if best is not None and common == len(best.tokens) == len(tokens):
-            self._read.move_to_end(tokens)
-            return best, common
         past = None if best is None else best.cut(common)
         prefix = (
             past if past is not None and common == len(tokens) else self.model.read(tokens[common:], past)
         )
         self._read[tokens] = prefix
-        while len(self._read) > 1 and sum(kept.nbytes for kept in self._read.values()) > _KEPT_BYTES:
-            self._read.popitem(last=False)
+        self._read_bytes += prefix.nbytes
+        while len(self._read) > 1 and self._read_bytes > _KEPT_BYTES:
+            self._read_bytes -= self._read.popitem(last=False)[1].nbytes
         return prefix, common
 
     def _admit(self) -> list[Done]:
         """Let samples enter, with their first token; returns those that end with it."""
         fresh: list[_Sample] = []
-        while self._waiting and len(self._batch) + len(fresh) < self._batch.capacity:
+        room, to_read = self._batch.capacity - len(self._batch), _READ_AT_ONCE
+        while self._waiting and len(fresh) < room and to_read > 0:
             ask, number, seed = self._waiting.popleft()
             prefix, cached = self.read(ask.tokens)
+            to_read -= prefix.size - cached
             cached = self._cached.setdefault(ask.key, cached)  # all of a request's samples came at once
             if not self._waiting or self._waiting[0][0].key != ask.key:
                 del self._cached[ask.key]
@@ -186,16 +211,17 @@ class Engine:
                 samples[place].logprobs.append(Logprob(float(logs[tokens[place]]), top))
         ended = {}
         for place, (sample, token) in enumerate(zip(samples, tokens, strict=True)):
-            sample.tokens.append(token)
-            done = sample.finished()
+            done = sample.append(token)
             if done is not None:
                 ended[place] = done
         return ended
 
 
-def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many tokens two sequences begin with alike."""
-    least, most = 0, min(len(one), len(other))
+def _common(one: tuple[int, ...], other: tuple[int, ...], least: int) -> int:
+    """How many tokens two sequences begin with alike; `least` where that is not more."""
+    if one[: least + 1] != other[: least + 1]:
+        return least
+    most = min(len(one), len(other))
     while least < most:
         middle = (least + most + 1) // 2
         if one[least:middle] == other[least:middle]:

@@ -82,7 +82,12 @@ class Llama:
         angles = np.arange(s.positions)[:, None] * s.theta ** (-np.arange(0, s.head_dim, 2) / s.head_dim)
         self._cos, self._sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         self._tile = _tile((*self._layers[0], self._head), s.head_dim)
+        with np.errstate(all="ignore"):
+            every = self.read(range(s.vocabulary)[: s.positions]).outcome
+        if not np.isfinite(every).all():
+            raise DataError(f"{str(folder)!r}: these weights give no finite numbers")
 
+    @np.errstate(over="ignore")  # of exponentials of gates that are shut
     def read(self, tokens: Sequence[int], past: Prefix | None = None) -> Prefix:
         """Read tokens after `past`, all at once. At least one, and no more than there are positions."""
         s, start, new = self.shape, 0 if past is None else past.size, len(tokens)
@@ -114,6 +119,7 @@ class Llama:
             return Prefix(tuple(tokens), keys, values, outcome)
         return Prefix((*past.tokens, *tokens), keys, values, np.concatenate((past.outcome, outcome)))
 
+    @np.errstate(over="ignore")
     def step(self, tokens: Tokens, batch: Batch[Any]) -> Floats:
         """The logits after one token more of every sample of the batch, which keeps its keys and values."""
         s, count = self.shape, len(tokens)
@@ -121,14 +127,17 @@ class Llama:
         rows, group = len(x) * self._tile, s.heads // s.kv_heads
         turn = self._turn(self._tiled(batch.places))
         batch.make_room()
-        mask = batch.mask(rows)
+        mask = batch.mask
         parts = list(_parts(batch.runs, self._tile))
         shared = np.empty(
             (len(x), s.kv_heads, group, max(p.size for _, _, p in parts), self._tile), np.float32
         )
         asked = np.zeros((count, s.kv_heads, _filled(group, 4), s.head_dim), np.float32)  # fours are quicker
-        own = np.zeros((rows, *asked.shape[1:3], mask.shape[1]), np.float32)
-        top = np.zeros(own.shape[:3], np.float32)
+        own = np.empty((*asked.shape[:3], mask.shape[-1]), np.float32)
+        # what fills up the last tile has seen nothing: its sums are 1, so that nothing is divided by zero
+        top = np.zeros((rows, *own.shape[1:3]), np.float32)
+        sums = np.ones((rows, s.kv_heads, group), np.float32)
+        mine = np.zeros((rows, *asked.shape[1:]), np.float32)
         for number, layer in enumerate(self._layers):
             queries, k, v = self._project(x, layer, turn)
             keys, values = batch.keep(number, _by_token(k)[:count], _by_token(v)[:count])
@@ -138,20 +147,22 @@ class Llama:
                 shared[tiles, :, :, : prefix.size, columns] = product[..., columns]
             asked[:, :, :group] = _by_token(queries)[:count]
             for at, block in enumerate(keys):
-                np.matmul(asked, block.swapaxes(2, 3), out=own[:count, ..., at * BLOCK : (at + 1) * BLOCK])
-            own += mask[:, None, None]
-            top[..., :group] = np.maximum(_by_token(shared.max(axis=-2)), own[:, :, :group].max(axis=-1))
+                np.matmul(asked, block.swapaxes(2, 3), out=own[..., at * BLOCK : (at + 1) * BLOCK])
+            own += mask
+            top[:count] = own.max(axis=-1)
+            top[..., :group] = np.maximum(_by_token(shared.max(axis=-2)), top[..., :group])
             totals = _exponentials(shared, self._in_tiles(top[..., :group])[..., None, :]).sum(axis=-2)
-            totals += self._in_tiles(_in_order(_exponentials(own, top[..., None]))[..., :group])
+            sums[:count] = _in_order(_exponentials(own, top[:count, ..., None]))[..., :group]
+            totals += self._in_tiles(sums)
             seen = np.zeros_like(queries)
             for tiles, columns, prefix in parts:
                 product = (
                     prefix.values[number, :, None, :, : prefix.size] @ shared[tiles, :, :, : prefix.size]
                 )
                 seen[tiles, ..., columns] = product[..., columns]
-            mine = np.zeros((rows, *asked.shape[1:]), np.float32)
+            mine[:count] = 0
             for at, block in enumerate(values):
-                mine[:count] += own[:count, ..., at * BLOCK : (at + 1) * BLOCK] @ block
+                mine[:count] += own[..., at * BLOCK : (at + 1) * BLOCK] @ block
             seen += self._in_tiles(mine[:, :, :group])
             self._finish(x, layer, seen / totals[..., None, :])
         batch.advance()
@@ -159,8 +170,10 @@ class Llama:
 
     def _tiled(self, values: NDArray[Any]) -> NDArray[Any]:
         """One value per token as [tile, column], filled up with the last."""
-        rows = _filled(len(values), self._tile)
-        return np.pad(values, (0, rows - len(values)), mode="edge").reshape(-1, self._tile)
+        count = len(values)
+        rows = np.empty(_filled(count, self._tile), values.dtype)
+        rows[:count], rows[count:] = values, values[-1]
+        return rows.reshape(-1, self._tile)
 
     def _in_tiles(self, by_token: Floats) -> Floats:
         """[token, ...] as [tile, ..., column]."""
@@ -196,8 +209,7 @@ class Llama:
         gate_up = layer.gate_up @ self._normed(x)
         gate, up = gate_up[:, : self.shape.feed_forward], gate_up[:, self.shape.feed_forward :]
         opened = np.negative(gate)
-        with np.errstate(over="ignore"):
-            np.exp(opened, out=opened)
+        np.exp(opened, out=opened)
         opened += 1
         np.divide(gate, opened, out=opened)
         opened *= up

@@ -13,33 +13,39 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import archon
+from archon.errors import ConnectionDropped, EndpointDown
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _LONGEST_LINE = 1 << 26
-_PATIENCE = 5.0
 LOST = {"op": "lost"}
 """What a request hears when its worker has ended."""
+
+
+@dataclass
+class _Request:
+    heard: asyncio.Queue[Mapping[str, Any]]
+    left: int
+    """Samples, or scored replies, that have not come."""
 
 
 class Worker:
     """One process, or the place for one."""
 
-    def __init__(self, folder: Path, capacity: int) -> None:
-        self._folder = folder
-        self._capacity = capacity
+    def __init__(self, model: Path, sha256: str, capacity: int) -> None:
+        self._given = str(model), sha256, str(capacity)
         self._process: asyncio.subprocess.Process | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
-        self._requests: dict[int, tuple[asyncio.Queue[Mapping[str, Any]], int]] = {}
-
-    @property
-    def load(self) -> int:
+        self._closed = False
+        self._requests: dict[int, _Request] = {}
+        self.load = 0
         """Samples it was asked for and has not given."""
-        return sum(samples for _, samples in self._requests.values())
 
     @property
     def pid(self) -> int | None:
@@ -49,9 +55,15 @@ class Worker:
     async def ask(
         self, message: Mapping[str, Any], heard: asyncio.Queue[Mapping[str, Any]], load: int
     ) -> None:
-        """Give it a message with a new key; what it says of that key is put into `heard`."""
-        self._requests[message["key"]] = (heard, load)
+        """Give it a message with a new key; what it says of that key is put into `heard`.
+
+        Raises ConnectionDropped where no process can be started, EndpointDown once it is closed.
+        """
+        self._requests[message["key"]] = _Request(heard, load)
+        self.load += load
         async with self._starting:
+            if self._closed:
+                raise EndpointDown("the nano engine was closed; open a session of its own for this call")
             if self._process is None:
                 await self._start()
         self._say(message)
@@ -65,34 +77,36 @@ class Worker:
 
     def forget(self, key: int) -> None:
         """No more is wanted of this key."""
-        self._requests.pop(key, None)
+        request = self._requests.pop(key, None)
+        if request is not None:
+            self.load -= request.left
 
     async def close(self) -> None:
-        """End the process."""
-        process, hearing = self._process, self._hearing
-        if process is None or hearing is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        await hearing
+        """End the process, for good. It keeps nothing, so that nothing is waited for."""
+        self._closed = True
+        async with self._starting:
+            process, hearing = self._process, self._hearing
+        if process is not None:
+            _kill(process)
+        if hearing is not None:
+            await hearing
 
     async def _start(self) -> None:
         home = str(Path(archon.__file__).parent.parent)
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "archon.backends.nano.worker", str(self._folder), str(self._capacity),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": path},
-            limit=_LONGEST_LINE,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends it
-        )  # fmt: skip
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "archon.backends.nano.worker", *self._given,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": path},
+                limit=_LONGEST_LINE,
+                start_new_session=True,  # Ctrl-C is for the parent, which ends it
+            )  # fmt: skip
+        except OSError as error:
+            raise ConnectionDropped(
+                f"no worker process of the nano engine can be started ({error})"
+            ) from error
         self._hearing = asyncio.create_task(self._hear(self._process))
 
     def _say(self, message: Mapping[str, Any]) -> None:
@@ -100,26 +114,36 @@ class Worker:
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
+        """Until it ends, however it ends: then whoever still waits for it is told."""
         assert process.stdout is not None
         last: Mapping[str, Any] = LOST
-        while line := await process.stdout.readline():
-            message = json.loads(line)
-            if message["op"] == "failed":
-                last = message
-            elif message["key"] in self._requests:
-                self._requests[message["key"]][0].put_nowait(message)
+        try:
+            while (line := await process.stdout.readline()).endswith(b"\n"):  # half a line is its last
+                message = json.loads(line)
+                if message["op"] == "failed":
+                    last = message
+                elif (request := self._requests.get(message["key"])) is not None:
+                    if message["op"] != "cancelled":
+                        request.left -= 1
+                        self.load -= 1
+                    request.heard.put_nowait(message)
+        except ValueError:  # no line of ours: it is as good as ended
+            pass
+        finally:
+            _kill(process)
+            self._process = None
+            for request in self._requests.values():
+                request.heard.put_nowait(last)
+            self._requests.clear()
+            self.load = 0
         await process.wait()
-        self._process = None
-        for heard, _ in self._requests.values():
-            heard.put_nowait(last)
-        self._requests.clear()
 
 
 class Workers:
     """As many workers as there are cores to use."""
 
-    def __init__(self, folder: Path, count: int, capacity: int) -> None:
-        self._workers = [Worker(folder, capacity) for _ in range(count)]
+    def __init__(self, model: Path, sha256: str, count: int, capacity: int) -> None:
+        self._workers = [Worker(model, sha256, capacity) for _ in range(count)]
         self._keys = itertools.count()
 
     def shares(self, samples: Sequence[int], least: int) -> list[Sequence[int]]:
@@ -143,3 +167,8 @@ class Workers:
     async def close(self) -> None:
         """End every process."""
         await asyncio.gather(*(worker.close() for worker in self._workers))
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()

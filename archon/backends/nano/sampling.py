@@ -1,8 +1,9 @@
 """Choosing the next tokens of many samples at once, each by its own parameters and its own random numbers.
 
 Temperature first, then min-p (Nguyen et al. 2024), top-k and top-p (Holtzman et al. 2019), in vLLM's order; then the
-token at which the cumulative distribution passes the sample's uniform number. In float64, row by row alike, so that a
-row's choice depends on nothing else.
+token at which the cumulative distribution passes the sample's uniform number. Of equal logits the token with the lower
+number is the likelier one: greedy decoding takes it, and `top_k` keeps no more than k, where vLLM keeps all that equal
+the k-th. In float64, row by row alike, so that a row's choice depends on nothing else.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def choose(logits: NDArray[np.float32], choices: Sequence[Choice], uniform: Doub
     """One token per row of logits."""
     temperature, top_p, top_k, min_p = np.array(choices, np.float64).T
     greedy = temperature == 0
-    scaled = logits.astype(np.float64) / np.where(greedy, 1.0, temperature)[:, None]
-    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # at a temperature next to 0, at which one token is left
+        weights = np.exp(below / np.where(greedy, 1.0, temperature)[:, None])
     weights[weights < min_p[:, None]] = 0
     cut = (top_k > 0) | (top_p < 1)
     if cut.any():
@@ -57,7 +59,7 @@ def _likeliest(weights: Doubles, top_k: Doubles, top_p: Doubles) -> Doubles:
 
 
 def log_probabilities(logits: NDArray[np.float32]) -> Doubles:
-    """Natural logarithms of the model's own probabilities, before temperature and cuts."""
+    """Natural logarithms of the model's own probabilities, before temperature and cuts, as vLLM gives them."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     logs: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return logs

@@ -30,6 +30,11 @@ def decode(tokens: Iterable[int]) -> str:
     return "".join(chr(t - _FIRST + 32) if t >= _FIRST else "\n" if t == NEWLINE else "" for t in tokens)
 
 
+def has_text(token: int) -> bool:
+    """Whether it is a character."""
+    return token >= NEWLINE
+
+
 def shown(token: int) -> str:
     """One token as log-probabilities name it: its character, or its name."""
     return _SPECIAL[token] if token < len(_SPECIAL) else decode((token,))

@@ -1,6 +1,6 @@
 """A worker: one engine in a process of its own, which takes and gives lines of JSON.
 
-    python -P -m archon.backends.nano.worker FOLDER SAMPLES_AT_ONCE
+    python -P -m archon.backends.nano.worker FOLDER FINGERPRINT SAMPLES_AT_ONCE
 
 It ends when its standard input does: with its parent, however that ends. Between two steps it takes what has come, so a
 cancelled sample gets no further token.
@@ -18,18 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from archon.backends.nano.engine import Ask, Engine
+from archon.backends.nano.folder import fingerprint
 from archon.backends.nano.llama import Llama
 from archon.backends.nano.sampling import Choice
 from archon.errors import DataError
 
 
-def main(folder: str, capacity: str) -> None:
+def main(folder: str, sha256: str, capacity: str) -> None:
     """Serve until standard input ends."""
     replies = os.dup(1)
     os.dup2(2, 1)  # whatever prints does not speak for us
     try:
-        worker = _Worker(Engine(Llama(Path(folder)), int(capacity)), replies)
-    except (DataError, OSError) as error:
+        model = Llama(Path(folder))
+        if fingerprint(Path(folder)) != sha256:  # samples of other weights would be stored as theirs
+            raise DataError(f"{folder!r} has changed since this run began; start again")
+        worker = _Worker(Engine(model, int(capacity)), replies)
+    except (DataError, OSError, MemoryError) as error:
         _write(replies, [{"op": "failed", "why": str(error)}])
         return
     try:
