@@ -11,17 +11,18 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from archon import Problem, Session
-from archon.backends.base import Progress, Request
+from archon.backends.base import Progress, Request, Sampling
 from archon.backends.vllm.config import VLLM
 from archon.backends.vllm.replicas import VLLMBackend
 from archon.backends.vllm.server import place
-from archon.errors import EndpointDown, ModelNotFound, RetryableError
+from archon.errors import CapabilityError, EndpointDown, ModelNotFound, RetryableError
 from archon.problem import Message
 from archon.strategies.sample import Sample
 from tests.archon.fake_vllm import fake_python, keepers, left
@@ -208,6 +209,15 @@ async def test_a_failed_start_says_why(python: str, says: str, error: type[Excep
     assert says in Path(log).read_text()
     with pytest.raises(error):  # and is not tried again for every call
         await say(backend)
+    await backend.close()
+
+
+async def test_priority_needs_a_server_that_schedules_by_it(python: str) -> None:
+    backend = VLLM(model="m", python=python).connect()
+    asked = replace(ASKED, sampling=Sampling(extra={"priority": -1}))
+    with pytest.raises(CapabilityError, match=r"scheduling_policy: priority"):
+        await anext(backend.complete(asked, [0], Progress()))
+    assert not left()
     await backend.close()
 
 

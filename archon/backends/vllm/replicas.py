@@ -19,7 +19,7 @@ from archon.backends.vllm.client import VLLMClient
 from archon.backends.vllm.config import VLLM
 from archon.backends.vllm.server import Server
 from archon.engine import EngineFigures
-from archon.errors import ConnectionDropped, EndpointDown, FatalError, Overloaded
+from archon.errors import CapabilityError, ConnectionDropped, EndpointDown, FatalError, Overloaded
 
 _DEATHS_UNTIL_DOWN = 3
 """A server that dies so often without having answered in between is not started again."""
@@ -77,7 +77,14 @@ class VLLMBackend:
     async def complete(
         self, request: Request, indices: Sequence[int], progress: Progress
     ) -> AsyncGenerator[Completion, None]:
-        """One request for all of the indices, to one replica; cancelling closes its connection."""
+        """One request for all of the indices, to one replica; cancelling closes its connection. Raises
+        CapabilityError, before anything is started or sent, for what it would ignore."""
+        ranks = self.config.options.get("scheduling_policy") == "priority"
+        if self.config.url is None and not ranks and request.sampling.extra.get("priority"):
+            raise CapabilityError(
+                "vLLM ignores `priority` without a word unless it schedules by it. "
+                "Give the model `options: {scheduling_policy: priority}`"
+            )
         await self.ready()
         replica = min((r for r in self._replicas if r.running), key=lambda r: r.outstanding)
         assert replica.client is not None
