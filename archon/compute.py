@@ -2,11 +2,12 @@
 
 Two forms. `parameters` alone: 2 FLOPs per active parameter and token (Kaplan et al. 2020, arXiv 2001.08361,
 2.1). `architecture`, a few numbers or the model's `config.json`: matrix products only, two operations per
-multiply-add, exactly as an engine with a key-value cache does them (the paper's table 1, but with attention
-counted at each token's own context instead of the longest):
+multiply-add, exactly as an engine with a key-value cache does them. The paper's table 1 counts one of attention's two
+products, at the longest context; here both count, at each token's own, which is the same for long texts:
 
 - every token but a sample's last goes through the layers: 2 per matrix parameter that it meets;
-- attention: 4 x layers x heads x head size per token and token that it sees, itself included;
+- attention: 4 x layers x heads x head size per token and token that it sees, itself included; layers with a sliding
+  window see no more than the window;
 - the output matrix: 2 x hidden x vocabulary per generated token, and for no prompt token;
 - prompt tokens from a cache cost nothing, but are still seen.
 
@@ -16,29 +17,23 @@ Norms, rotations, activations and softmax are left out, as in the paper: they ar
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from archon.component import Value
 from archon.errors import DataError
+from archon.model_config import fields_of_config
 
 Dtype = Literal["float32", "bfloat16", "float16", "float8", "int8", "int4"]
 BYTES: Mapping[Dtype, float] = {
     "float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5
 }  # fmt: skip
 """Per number."""
-_GATED = {
-    "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "phi3",
-    "olmo", "olmo2", "olmoe", "smollm3", "granite", "internlm2", "seed_oss",
-}  # fmt: skip
-_PLAIN = {"gpt_neox", "phi", "starcoder2"}
-"""Model types whose feed-forward has two matrices, not three."""
-_EXPERTS = ("num_experts", "num_local_experts")
-
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -52,6 +47,10 @@ class Flops:
     """FLOPs of attention per token and token that it sees."""
     per_output: int = 0
     """FLOPs of the output matrix per generated token."""
+    per_near_pair: int = 0
+    """FLOPs of attention per token and token within `window` of it, in the layers that see no further."""
+    window: int = 0
+    """Tokens that those layers see, the token itself included."""
     exact: bool = True
     """Whether an architecture is known; otherwise every token costs `per_token`, and nothing else counts."""
 
@@ -67,17 +66,25 @@ class Flops:
         context = max(context, prompt)
         samples = max(samples, 1)
         each, longer = divmod(completion, samples)
-        fed, seen = read, _sum(cached, prompt)
+        fed, spans = read, [(cached, prompt, 1)]
         for length, times in ((each, samples - longer), (each + 1, longer)):
             if length and times:
                 fed += (length - 1) * times
-                seen += _sum(context, context + length - 1) * times
-        return self.per_token * fed + self.per_pair * seen + self.per_output * completion
+                spans.append((context, context + length - 1, times))
+        count = self.per_token * fed + self.per_output * completion
+        for start, end, times in spans:
+            count += times * self.per_pair * int(seen(start, end))
+            if self.per_near_pair:
+                count += times * self.per_near_pair * int(seen(start, end, self.window))
+        return count
 
 
-def _sum(start: int, end: int) -> int:
-    """How many tokens the tokens start+1, ..., end see together, each itself and those before it."""
-    return (end * (end + 1) - start * (start + 1)) // 2
+def seen(start: float, end: float, window: float = math.inf) -> float:
+    """How many tokens the tokens start+1, ..., end see together, each itself and those before it, in a window."""
+    first, last = min(start, window), min(end, window)
+    beyond = (end - start) - (last - first)
+    inside = (last * (last + 1) - first * (first + 1)) / 2
+    return inside + (beyond * window if beyond else 0)
 
 
 class Architecture(Value):
@@ -101,14 +108,22 @@ class Architecture(Value):
     """Tokens in the vocabulary."""
     tied: bool = False
     """Whether the output matrix is the embedding matrix."""
+    scores: bool = False
+    """Whether it is a reward model: a score in the place of the output matrix."""
     experts: Annotated[int, Field(ge=0)] = 0
     """Experts per layer, of a mixture of experts."""
     active_experts: Annotated[int, Field(ge=0)] = 0
     """How many of them a token meets."""
     shared_ffn: Annotated[int, Field(ge=0)] = 0
     """Width of the feed-forward that every token meets beside its experts."""
+    window: Count | None = None
+    """Tokens that a layer with a sliding window sees, the token itself included."""
+    windowed: Annotated[int, Field(ge=0)] = 0
+    """How many of the layers have that window; the others see everything."""
     dtype: Dtype = "bfloat16"
     """What weights and cached keys and values are stored in."""
+    weights: Dtype | None = None
+    """What the layers' matrices are stored in, where they are quantised and the rest is not."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -120,6 +135,8 @@ class Architecture(Value):
             )
         if bool(self.experts) != bool(self.active_experts) or self.active_experts > self.experts:
             raise ValueError("`active_experts` must be from 1 to `experts`, or both absent")
+        if (self.window is None) != (self.windowed == 0) or self.windowed > self.layers:
+            raise ValueError(f"`window` goes with `windowed`, from 1 to the {self.layers} layers")
         return self
 
     @classmethod
@@ -129,15 +146,14 @@ class Architecture(Value):
         place = place / "config.json" if place.is_dir() else place
         try:
             data = json.loads(place.read_text(encoding="utf-8"))
-            data = data.get("text_config", data)
-            return cls(**_fields(data))
+            return cls(**fields_of_config(data))
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"cannot read the architecture {str(place)!r}: {getattr(error, 'strerror', None) or 'it is no text'}. "
                 "`architecture:` is the path of a model's config.json, or its numbers"
             ) from error
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            what = f"{error} is missing" if isinstance(error, KeyError) else _first(error)
             raise DataError(
                 f"{str(place)!r} is no architecture that can be counted ({what}). "
                 "Write its numbers as `architecture: {layers: ..., hidden: ..., ...}`, or give `parameters:`"
@@ -155,8 +171,13 @@ class Architecture(Value):
 
     @property
     def kv_bytes(self) -> float:
-        """Bytes of keys and values per token that is cached."""
+        """Bytes of keys and values per token that is cached, in all layers."""
         return 2 * self.layers * self.key_heads * (self.width // self.heads) * BYTES[self.dtype]
+
+    def held_bytes(self, tokens: float, new: float = 1) -> float:
+        """Bytes of the keys and values that so many new tokens, the last of a text of that length, need."""
+        near = min(tokens, (self.window or 0) + new - 1)
+        return self.kv_bytes * ((self.layers - self.windowed) * tokens + self.windowed * near) / self.layers
 
     @property
     def always(self) -> int:
@@ -175,15 +196,13 @@ class Architecture(Value):
 
     @property
     def output(self) -> int:
-        """Parameters of the output matrix."""
-        return self.hidden * self.vocab
+        """Parameters of the output matrix; none of a reward model, whose score is one row."""
+        return 0 if self.scores else self.hidden * self.vocab
 
     @property
     def parameters(self) -> int:
         """All of them, biases left out."""
-        norms = (2 * self.layers + 1) * self.hidden
-        embeddings = self.output * (1 if self.tied else 2)
-        return self.always + self.experts * self.expert + embeddings + norms
+        return self.always + self.experts * self.expert + self._beside
 
     @property
     def active_parameters(self) -> int:
@@ -193,13 +212,37 @@ class Architecture(Value):
     @property
     def weight_bytes(self) -> float:
         """Bytes of all parameters."""
-        return self.parameters * BYTES[self.dtype]
+        layers = self.always + self.experts * self.expert
+        return layers * self.matrix_bytes + self._beside * BYTES[self.dtype]
+
+    @property
+    def matrix_bytes(self) -> float:
+        """Bytes per parameter of the layers' matrices."""
+        return BYTES[self.weights or self.dtype]
+
+    @property
+    def arithmetic(self) -> Dtype:
+        """What the layers' matrices are multiplied in: packed integers are unpacked first."""
+        return "float8" if self.weights == "float8" else self.dtype
+
+    @property
+    def _beside(self) -> int:
+        """Parameters beside the layers' matrices: embeddings, the output matrix, norms."""
+        embeddings = self.hidden * self.vocab + (0 if self.tied else self.output)
+        return embeddings + (2 * self.layers + 1) * self.hidden
 
     @property
     def flops(self) -> Flops:
         """What tokens cost."""
         met = self.always + self.active_experts * self.expert
-        return Flops(2 * met, 4 * self.layers * self.width, 2 * self.output)
+        far = self.layers - self.windowed
+        return Flops(
+            2 * met,
+            4 * far * self.width,
+            2 * self.output,
+            4 * self.windowed * self.width,
+            self.window or 0,
+        )
 
     def _ffn(self, width: int) -> int:
         return (3 if self.gated else 2) * self.hidden * width
@@ -212,41 +255,10 @@ def flops_of(architecture: Architecture | None, parameters: float | None) -> Flo
     return None if parameters is None else Flops(int(2 * parameters), exact=False)
 
 
-def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an `Architecture`, from what `config.json` says. Raises KeyError and ValueError."""
-    kind = data["model_type"]
-    if kind not in _GATED | _PLAIN:
-        raise ValueError(f"the model type {kind!r} is not known")
-    experts = next((data[name] for name in _EXPERTS if data.get(name)), 0)
-    if experts and (data.get("mlp_only_layers") or data.get("decoder_sparse_step", 1) != 1):
-        raise ValueError("only some of its layers have experts")
-    hidden, heads = data["hidden_size"], data["num_attention_heads"]
-    scores = any("SequenceClassification" in name for name in data.get("architectures") or ())
-    return {
-        "layers": data["num_hidden_layers"],
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": data.get("num_key_value_heads") or heads,
-        "head_dim": data.get("head_dim") or (256 if kind == "gemma" else hidden // heads),
-        "ffn": data.get("moe_intermediate_size") or data["intermediate_size"],
-        "gated": kind in _GATED,
-        "vocab": data["vocab_size"],
-        "tied": scores or data.get("tie_word_embeddings", kind.startswith("gemma")),
-        "experts": experts,
-        "active_experts": data["num_experts_per_tok"] if experts else 0,
-        "shared_ffn": data.get("shared_expert_intermediate_size", 0) if experts else 0,
-        "dtype": _dtype(data),
-    }
-
-
-def _dtype(data: Mapping[str, Any]) -> str:
-    """What weights are stored in; float32 where nothing is said, as `transformers` has it."""
-    quantised = data.get("quantization_config") or {}
-    method = quantised.get("quant_method")
-    if method in ("awq", "gptq") and quantised.get("bits", 4) in (4, 8):
-        return f"int{quantised.get('bits', 4)}"
-    if method == "fp8":
-        return "float8"
-    if method:
-        raise ValueError(f"the quantisation {method!r} is not known")
-    return str(data.get("dtype") or data.get("torch_dtype") or "float32").removeprefix("torch.")
+def _first(error: Exception) -> str:
+    """The first of what is wrong, in one line."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False)[0]
+        place = ".".join(map(str, found["loc"]))
+        return f"{place}: {found['msg']}" if place else found["msg"]
+    return str(error).splitlines()[0]

@@ -8,11 +8,13 @@ behind an API is not: Narayanan et al. 2023 (arXiv 2305.02440) call it idealised
 plus a time per generated token, on given hardware and without contention.
 
 Weights are read once a step for the whole batch, a mixture's experts as far as its tokens are expected to meet
-them; keys and values once per sequence; activations stay on the chip.
+them; keys and values once per sequence; activations stay on the chip. An engine that reads the keys and values of a
+prompt once for all of its samples, or makes several tokens a step, can be faster than this.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -24,7 +26,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from archon.component import Value
-from archon.compute import BYTES, Architecture, Dtype
+from archon.compute import BYTES, Architecture, Dtype, seen
 from archon.errors import DataError, UnknownName
 from archon.suggest import hint
 from archon.usage import Usage
@@ -34,6 +36,8 @@ HERE = "here"
 """The name of this machine, measured when it is asked for."""
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _WIDER: tuple[Dtype, ...] = ("int4", "int8", "float8", "bfloat16", "float16", "float32")
+_AS_WIDE: Mapping[Dtype, tuple[Dtype, ...]] = {"float16": ("float16", "bfloat16", "float32")}
+"""Where a format runs that has no units of its own: the next wider one, or another of the same width."""
 
 
 class Cache(Value):
@@ -48,7 +52,7 @@ class Cache(Value):
 class Hardware(Value):
     """What a machine can do at most."""
 
-    peaks: Mapping[Dtype, _Rate]
+    peaks: Annotated[Mapping[Dtype, _Rate], Field(min_length=1)]
     """FLOP/s by number format, dense."""
     bandwidth: _Rate
     """Bytes per second from memory."""
@@ -60,9 +64,15 @@ class Hardware(Value):
     """What it costs, where you pay by the hour."""
 
     def peak(self, dtype: Dtype) -> float:
-        """FLOP/s for weights of this format: those of the next wider one where it has no units of its own."""
-        wider = _WIDER[_WIDER.index(dtype) :]
-        return next((self.peaks[d] for d in wider if d in self.peaks), max(self.peaks.values()))
+        """FLOP/s in this format: those of the next wider one where it has no units of its own. Raises DataError."""
+        wider = _AS_WIDE.get(dtype, _WIDER[_WIDER.index(dtype) :])
+        for format in wider:
+            if format in self.peaks:
+                return self.peaks[format]
+        raise DataError(
+            f"this hardware computes in {', '.join(self.peaks)}, and the model in {dtype}, which is wider. "
+            f"Add `{dtype}` to the machine's `peaks:` (docs/costs.md)"
+        )
 
     def reads(self, size: float) -> float:
         """Bytes per second where so many bytes are read again and again."""
@@ -125,11 +135,11 @@ def ideal(
     cached: float = 0,
 ) -> Ideal:
     """The idealised runtime of `batch` requests at once; `cached` prompt tokens are not read again."""
-    first = step(model, hardware, batch, new=prompt - cached, held=cached)
+    first = step(model, hardware, batch, new=prompt - cached, held=cached, writes=output > 0)
     steps = max(output - 1, 0)
-    one = step(model, hardware, batch, new=1, held=prompt + (steps - 1) / 2)
+    one = step(model, hardware, batch, new=1, held=prompt, steps=steps)
     decode = Phase(one.seconds * steps, one.flops * steps, one.bytes * steps, one.bound)
-    memory = model.weight_bytes + batch * (prompt + steps) * model.kv_bytes
+    memory = model.weight_bytes + batch * model.held_bytes(prompt + steps)
     seconds = first.seconds + decode.seconds
     return Ideal(
         first,
@@ -142,39 +152,70 @@ def ideal(
     )
 
 
-def step(model: Architecture, hardware: Hardware, batch: int, *, new: float, held: float) -> Phase:
-    """One pass of `batch` sequences, each with so many new tokens after those whose keys and values are held."""
-    if new <= 0:
+def step(
+    model: Architecture,
+    hardware: Hardware,
+    batch: int,
+    *,
+    new: float,
+    held: float,
+    steps: float = 1,
+    writes: bool = True,
+) -> Phase:
+    """One pass of `batch` sequences, each with so many new tokens after those whose keys and values are held; the mean
+    of so many passes, one after the other. `writes`: whether a token is generated of each."""
+    if new <= 0 or steps <= 0:
         return Phase(0.0, 0.0, 0.0, "memory")
-    size, flops = BYTES[model.dtype], model.flops
+    flops, end = model.flops, held + new * steps
     met = 0.0
     if model.experts:
         met = model.experts * (1 - (1 - model.active_experts / model.experts) ** (batch * new))
-    weights = size * (model.always + met * model.expert + model.output)
-    cache = batch * model.kv_bytes * (held + new)
-    dense = batch * (flops.per_token * new + flops.per_output)
-    attention = batch * flops.per_pair * new * (held + (new + 1) / 2)
+    output = model.output if writes else 0
+    weights = model.matrix_bytes * (model.always + met * model.expert) + BYTES[model.dtype] * output
+    far, near = seen(held, end) / steps, seen(held, end, model.window or math.inf) / steps
+    cache = batch * model.held_bytes(end, new)
+    if new == 1:  # what a token sees is what is read for it
+        cache = (
+            batch
+            * model.kv_bytes
+            * ((model.layers - model.windowed) * far + model.windowed * near)
+            / model.layers
+        )
+    layers, last = batch * flops.per_token * new, batch * 2 * output
+    attention = batch * (flops.per_pair * far + flops.per_near_pair * near)
     peak, bandwidth = hardware.peak(model.dtype), hardware.reads(weights + cache)
-    parts = [(dense / peak, weights / bandwidth), (attention / peak, cache / bandwidth)]
+    dense = layers / hardware.peak(model.arithmetic) + last / peak
+    parts = [(dense, weights / bandwidth), (attention / peak, cache / bandwidth)]
     slow = sum(max(part) for part in parts if part[0] >= part[1])
     seconds = sum(map(max, parts))
-    return Phase(seconds, dense + attention, weights + cache, "compute" if 2 * slow >= seconds else "memory")
+    bound: Bound = "compute" if 2 * slow >= seconds else "memory"
+    return Phase(seconds, layers + last + attention, weights + cache, bound)
 
 
-def machine_seconds(
+class MachineTime(NamedTuple):
+    """What recorded calls take of a machine."""
+
+    seconds: float
+    fits: bool
+    """Whether a batch of them fits into its memory."""
+
+
+def machine_time(
     model: Architecture, hardware: Hardware, usage: Usage, *, sequences: int, batch: int = 1
-) -> float:
+) -> MachineTime:
     """The idealised time that recorded calls take of a machine that always has `batch` of them in work.
 
-    Every call is taken as of average length; `sequences` is how many replies they gave.
+    Every call is taken as of average length; `sequences` is how many replies they gave. Where nothing was written
+    the replies were scored, each read by itself, however many were sent together.
     """
     if not usage.requests:
-        return 0.0
-    calls, replies = usage.requests, max(usage.requests, sequences)
+        return MachineTime(0.0, True)
+    replies = max(usage.requests, sequences)
+    calls = usage.requests if usage.completion_tokens else replies
     prompt, cached = usage.prompt_tokens / calls, usage.cached_tokens / calls
     output = usage.completion_tokens / replies
     one = ideal(model, hardware, prompt=prompt, output=output, batch=batch, cached=cached)
-    return (calls * one.prefill.seconds + replies * one.decode.seconds) / batch
+    return MachineTime((calls * one.prefill.seconds + replies * one.decode.seconds) / batch, one.fits)
 
 
 def find_hardware(name: str, table: Path | None = None) -> Hardware:

@@ -264,9 +264,14 @@ def _drop_n(part: Any) -> None:
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="With --cost seconds: requests that it has in work at once.",
+    metavar="N",
+    help="With --cost seconds: requests that it has in work at once (default: 1).",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --cost seconds: how many of it share each model (default: 1).",
 )
 @click.option(
     "--json",
@@ -285,7 +290,8 @@ def report(
     drop_false_negatives: bool,
     cost: Any,
     hardware: str | None,
-    batch: int,
+    batch: int | None,
+    devices: int | None,
     as_json: bool,
     pictures: bool,
 ) -> None:
@@ -315,12 +321,14 @@ def report(
         raise click.UsageError("--cost goes with neither --verifiers nor --compare")
     if (cost == "seconds") != (hardware is not None):
         raise click.UsageError("--cost seconds and --hardware NAME go together")
+    if hardware is None and (batch is not None or devices is not None):
+        raise click.UsageError("--batch and --devices go with --cost seconds")
     results = Results.read(run)
     if cost is not None:
         from archon.benchmarks.idealised import check_axis, with_seconds
 
         if hardware is not None:
-            results = with_seconds(results, hardware, batch)
+            results = with_seconds(results, hardware, batch or 1, devices or 1)
         check_axis(results, cost)
     console = Console(width=None if sys.stdout.isatty() else 160)
     if compare is not None:

@@ -6,14 +6,14 @@ named then (archon/roofline.py): what the same calls would take of it, alone or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from archon.benchmarks.results import Record, Results
 from archon.compute import Architecture
 from archon.errors import DataError
-from archon.roofline import Hardware, find_hardware, machine_seconds
+from archon.roofline import Hardware, MachineTime, find_hardware, machine_time
 from archon.usage import Usage
 
 Axis = Literal["usd", "tokens", "flops", "seconds"]
@@ -33,19 +33,24 @@ def check_axis(results: Results, axis: Axis) -> None:
         )
 
 
-def with_seconds(results: Results, hardware: str, batch: int = 1, table: Path | None = None) -> Results:
-    """The run with `seconds` beside every cost: a machine's idealised time for k samples per problem.
+def with_seconds(
+    results: Results, hardware: str, batch: int = 1, devices: int = 1, table: Path | None = None
+) -> Results:
+    """The run with `seconds` beside every cost: the idealised time for k samples per problem, of a machine of so many
+    devices.
 
     Raises DataError where a model's architecture is not on record, UnknownName for a machine that is not known.
     """
-    machine = find_hardware(hardware, table)
+    machine = find_hardware(hardware, table).times(devices)
     shapes = {name: _shape(results, name) for name in results.data["by_model"]}
     having = [r for r in results.records if r.truth]
-    each = [_seconds(record, shapes, machine, batch) / len(record.truth) for record in having]
+    times = [_times(record, shapes, machine, batch) for record in having]
+    each = [sum(t.seconds for t in found) / len(r.truth) for r, found in zip(having, times, strict=True)]
     mean = sum(each) / len(each) if each else 0.0
     cost = {k: {**at, "seconds": mean * int(k)} for k, at in results.data["cost"].items()}
-    data = {**results.data, "cost": cost, "idealised": {"hardware": hardware, "batch": batch}}
-    return Results(results.folder, data, results.records)
+    fits = all(time.fits for found in times for time in found)
+    ideal = {"hardware": hardware, "devices": devices, "batch": batch, "fits": fits}
+    return Results(results.folder, {**results.data, "cost": cost, "idealised": ideal}, results.records)
 
 
 def _shape(results: Results, name: str) -> Architecture:
@@ -58,16 +63,19 @@ def _shape(results: Results, name: str) -> Architecture:
     return Architecture(**data)
 
 
-def _seconds(record: Record, shapes: Mapping[str, Architecture], machine: Hardware, batch: int) -> float:
+def _times(
+    record: Record, shapes: Mapping[str, Architecture], machine: Hardware, batch: int
+) -> list[MachineTime]:
     """What one problem's calls take, each model's as calls of their average length."""
-    used: Sequence[tuple[str, Usage]] = [(n, Usage.from_json(u)) for n, u in record.by_model.items()]
-    return sum(
-        machine_seconds(shapes[name], machine, usage, sequences=len(record.truth), batch=batch)
-        for name, usage in used
-    )
+    return [
+        machine_time(shapes[name], machine, Usage.from_json(usage), sequences=len(record.truth), batch=batch)
+        for name, usage in record.by_model.items()
+    ]
 
 
 def label(data: Mapping[str, Any]) -> str:
     """Which seconds are meant."""
     ideal = data["idealised"]
-    return f"idealised seconds on {ideal['hardware']}, batch {ideal['batch']}"
+    machine = ideal["hardware"] if ideal["devices"] == 1 else f"{ideal['devices']} x {ideal['hardware']}"
+    lacking = "" if ideal["fits"] else ", whose memory is too small for that"
+    return f"idealised seconds on {machine}, batch {ideal['batch']}{lacking}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from archon.compute import Architecture
     from archon.roofline import Hardware, Ideal
 
+SCHEMA = 1
+
 
 @click.command(short_help="What a model costs in FLOPs and bytes, and how fast it could run.")
 @click.argument("model", type=click.Path(exists=True, path_type=Path), metavar="CONFIG")
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     metavar="TOKENS",
     help="Length of the reply.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON (docs/costs.md).")
 def cost(
     model: Path, hardware: str, hardware_table: Path | None, devices: int, batch: str,
     prompt: int, cached: int, output: int, as_json: bool,
@@ -96,11 +98,15 @@ def cost(
     flops = shape.flops
     print(
         f"{shape.parameters:,} parameters ({shape.active_parameters:,} active), "
-        f"{_bytes(shape.weight_bytes)} in {shape.dtype}; {_bytes(shape.kv_bytes)} of keys and values per token\n"
+        f"{_bytes(shape.weight_bytes)} in {_formats(shape)}; {_bytes(shape.kv_bytes)} of keys and values per token\n"
         f"{flops.of(prompt, cached, 0):.3g} FLOPs to read {prompt - cached:,} tokens, "
         f"{flops.of(prompt, cached, output) - flops.of(prompt, cached, 0):.3g} to write {output:,}"
     )
     _table(machines, found)
+
+
+def _formats(shape: Architecture) -> str:
+    return shape.dtype if shape.weights is None else f"{shape.weights} and {shape.dtype}"
 
 
 def _sizes(text: str) -> list[int]:
@@ -161,6 +167,7 @@ def _data(
     from archon.config.build import fields_of
 
     return {
+        "schema": SCHEMA,
         "architecture": fields_of(shape),
         "parameters": shape.parameters,
         "active_parameters": shape.active_parameters,

@@ -25,7 +25,7 @@ from archon.backends.nano.folder import locate
 from archon.backends.nano.llama import Llama
 from archon.backends.nano.sampling import Choice
 from archon.compute import Architecture
-from archon.roofline import machine_seconds, measure
+from archon.roofline import machine_time, measure
 from archon.usage import Usage
 
 PROMPT = 100
@@ -52,7 +52,7 @@ def compare(folder: Path, batch: int, output: int) -> dict[str, Any]:
         usage = Usage(requests=1, prompt_tokens=PROMPT, completion_tokens=tokens)
         if tokens / seconds > best:
             best = tokens / seconds
-            ideal = tokens / machine_seconds(model, here, usage, sequences=batch, batch=batch)
+            ideal = tokens / machine_time(model, here, usage, sequences=batch, batch=batch).seconds
     return {
         "batch": batch,
         "tokens_per_second": round(best),

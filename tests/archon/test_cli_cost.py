@@ -45,6 +45,29 @@ def test_as_json_it_is_everything(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_the_json_has_the_schema_that_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(archon(capsys, "cost", ".", "--json").out)
+    documented = Path(__file__).parents[2].joinpath("docs/costs.md").read_text()
+    assert data["schema"] == 1
+    for field in (*data, *data["ideal"][0], *data["ideal"][0]["prefill"], *data["flops"]):
+        assert f"`{field}`" in documented, field
+
+
+def test_a_machine_that_cannot_compute_in_its_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text(
+        "hardware:\n  mine: {peaks: {int8: 1.0e+15}, bandwidth: 1.0e+12, memory: 1.0e+11}\n"
+        "  none: {peaks: {}, bandwidth: 1.0e+12, memory: 1.0e+11}\n"
+    )
+    table = ("--hardware-table", "mine.yaml")
+    found = archon(capsys, "cost", ".", "--hardware", "mine", *table)
+    assert found.code == 2 and "peaks" in found.err
+    Path("mine.yaml").write_text(
+        Path("mine.yaml").read_text().replace("{int8: 1.0e+15}", "{bfloat16: 1.0e+15}")
+    )
+    found = archon(capsys, "cost", ".", "--hardware", "mine", *table)
+    assert found.code == 2 and "none" in found.err, "wherever in the table"
+
+
 def test_a_machine_with_a_price_says_what_a_million_tokens_cost(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.yaml").write_text(
         "hardware:\n  mine: {peaks: {bfloat16: 1.0e+15}, bandwidth: 1.0e+12, memory: 1.0e+11, usd_per_hour: 3.6}\n"

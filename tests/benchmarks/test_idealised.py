@@ -12,6 +12,7 @@ from archon.backends.scripted import Call, Reply
 from archon.benchmarks.idealised import with_seconds
 from archon.benchmarks.plots import draw
 from archon.benchmarks.results import Results
+from archon.budget import Budget, Budgets
 from archon.compute import Architecture
 from archon.errors import DataError, UnknownName
 from archon.roofline import find_hardware, ideal
@@ -47,6 +48,46 @@ async def test_idealised_seconds_are_those_of_as_many_calls_on_that_machine(tmp_
     assert "seconds" not in results.data["cost"]["1"], "the run itself is as it was"
 
 
+async def test_several_devices_share_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(tmp_path, architecture=TINY)
+    seconds = ("report", str(tmp_path), "--cost", "seconds", "--hardware", "l40s")
+    one, four = (json.loads(archon(capsys, *seconds, *d, "--json").out) for d in ((), ("--devices", "4")))
+    assert one["cost"]["4"]["seconds"] == pytest.approx(4 * four["cost"]["4"]["seconds"])
+    assert "on 4 x l40s, batch 1" in archon(capsys, *seconds, "--devices", "4").out
+
+
+async def test_a_batch_that_does_not_fit_is_said_not_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run(tmp_path, architecture=TINY)
+    batch = str(10**9)
+    said = archon(
+        capsys, "report", str(tmp_path), "--cost", "seconds", "--hardware", "l40s", "--batch", batch
+    )
+    assert said.code == 0 and "memory is too small" in said.out
+
+
+async def test_a_run_that_is_replayed_costs_the_same(tmp_path: Path) -> None:
+    store = tmp_path / "store.sqlite"
+    fresh, replayed = [
+        await harness_run(
+            tmp_path / name, reply=reply, n=4, model={"architecture": TINY}, store=store, seed=1
+        )
+        for name in ("fresh", "replayed")
+    ]
+    assert replayed.data["fresh"]["requests"] == 0
+    assert with_seconds(fresh, "l40s").data["cost"] == with_seconds(replayed, "l40s").data["cost"]
+
+
+async def test_of_a_run_without_samples_there_is_no_cost_and_no_crash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = Budgets(problem=Budget(requests=0))
+    await harness_run(tmp_path, reply=reply, n=4, model={"architecture": TINY}, budget=nothing)
+    for cost in (("flops",), ("seconds", "--hardware", "l40s")):
+        assert archon(capsys, "report", str(tmp_path), "--cost", *cost).code == 0
+
+
 async def test_without_an_architecture_or_a_machine_there_are_no_seconds(tmp_path: Path) -> None:
     results = await run(tmp_path / "run", parameters=1000)
     with pytest.raises(DataError, match=r"'default'.*architecture"):
@@ -70,7 +111,7 @@ async def test_the_report_and_its_picture_show_the_cost_that_is_asked_for(
     assert (seconds.code, "idealised seconds on l40s, batch 4" in seconds.out) == (0, True)
     assert seconds.err.split() == [str(folder / "accuracy_by_seconds.png")]
     data = json.loads(archon(capsys, "report", str(folder), *ideal_ones, "--json").out)
-    assert data["idealised"] == {"hardware": "l40s", "batch": 4}
+    assert data["idealised"] == {"hardware": "l40s", "devices": 1, "batch": 4, "fits": True}
     assert data["cost"]["4"]["seconds"] > 0
     assert not draw(Results.read(folder), tmp_path, "seconds"), "nothing to draw where no machine is named"
 
@@ -83,5 +124,10 @@ async def test_a_cost_that_the_run_does_not_know_is_a_clear_error(
     for axis, said in (("usd", "`price:`"), ("flops", "`architecture:`")):
         found = archon(capsys, "report", str(folder), "--cost", axis)
         assert found.code == 2 and said in found.err
-    for wrong in (("--cost", "seconds"), ("--hardware", "l40s"), ("--cost", "usd", "--verifiers")):
+    for wrong in (
+        ("--cost", "seconds"),
+        ("--hardware", "l40s"),
+        ("--cost", "usd", "--verifiers"),
+        ("--batch", "2"),
+    ):
         assert archon(capsys, "report", str(folder), *wrong).code == 2
