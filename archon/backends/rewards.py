@@ -77,6 +77,8 @@ class RewardServer(Model):
             return self
         if self.base_url is not None and self.vllm:
             raise ValueError("`vllm` is for a server that is started, and `base_url` names one that runs")
+        if self.vllm.get("in_process"):
+            raise ValueError("reward models run on a server: leave out `in_process` under `vllm`")
         if isinstance(self.reads, str) and self.reads not in known():
             raise ValueError(f"there is no description {self.reads!r}. {hint(self.reads, known())}")
         if self.reads is None and described(self.model) is None:
