@@ -114,8 +114,9 @@ PROGRAM = """
 """
 
 
+@pytest.mark.parametrize("too", [False, True], ids=["alone", "with its keeper"])
 @pytest.mark.parametrize("slow", ["0", "3600"], ids=["running", "starting"])
-def test_a_process_that_is_killed_leaves_no_server(python: str, slow: str) -> None:
+def test_a_process_that_is_killed_leaves_no_server(python: str, slow: str, too: bool) -> None:
     run = [sys.executable, "-c", textwrap.dedent(PROGRAM), python, slow]
     with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -124,6 +125,9 @@ def test_a_process_that_is_killed_leaves_no_server(python: str, slow: str) -> No
             assert process.stdout.readline() == b"ready\n"
         else:
             gone_soon(lambda: bool(left()))
+        if too:
+            process.send_signal(signal.SIGSTOP)  # it shall not clean up what its keeper leaves
+            os.kill(keepers()[0], signal.SIGKILL)
         process.kill()
     gone_soon(lambda: not left())
 

@@ -4,7 +4,8 @@ A server is several processes, and they outlive the one that is killed: an engin
 keeps its memory and its cores for ever. So the keeper is their parent, and adopts those of them that lose
 theirs (a subreaper). Whoever uses the server holds a connection to the keeper's socket; a process that dies,
 even by `kill -9`, lets go of it. When the last is gone the keeper waits as long as that one asked it to (`keep`),
-then kills everything beneath it and ends.
+then kills everything beneath it and ends. A second process waits for the keeper's own death, to do the same where
+that is sudden.
 
 It is a program of its own: `python keeper.py`, with its orders as JSON on standard input. It writes a line of JSON
 to each holder whenever its state changes, and needs the standard library alone.
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 TAKEN = 3
 """The exit code where another keeper has the same orders."""
@@ -55,12 +56,27 @@ def main() -> None:
     door.listen(256)
     if os.fork():
         os._exit(0)  # whoever started us may knock now
+    ends, end = os.pipe()
+    if os.fork() == 0:
+        os.close(end)
+        door.close()
+        _guard(ends, orders["logs"])
     log = os.open(orders["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, number in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(ours, number)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     asyncio.run(_Keeper(orders, door).run())
+
+
+def _guard(ends: int, logs: str) -> NoReturn:
+    """Where the keeper itself is killed: kill what it leaves. It has the keeper's lock, so no other starts before."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nothing, number)
+    os.read(ends, 1)  # nothing is written: it returns when the keeper is gone
+    kill_writers(logs)
+    os._exit(0)
 
 
 class _Keeper:
