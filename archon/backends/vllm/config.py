@@ -35,10 +35,10 @@ _OURS = {
 }
 """Options that are not the user's to set, and what to do instead."""
 _SILENT = frozenset(
-    "block_size data_parallel_size disable_log_stats disable_uvicorn_access_log enable_log_requests "
-    "enable_prefix_caching enable_prompt_tokens_details enforce_eager gpu_memory_utilization kv_cache_memory_bytes "
-    "max_log_len max_num_batched_tokens max_num_seqs pipeline_parallel_size scheduling_policy tensor_parallel_size "
-    "uvicorn_log_level".split()
+    "block_size data_parallel_size disable_log_stats disable_uvicorn_access_log enable_chunked_prefill "
+    "enable_log_requests enable_prefix_caching enable_prompt_tokens_details enforce_eager gpu_memory_utilization "
+    "kv_cache_memory_bytes max_log_len max_num_batched_tokens max_num_seqs pipeline_parallel_size scheduling_policy "
+    "tensor_parallel_size uvicorn_log_level".split()
 )
 """Options that change how fast a model answers, and not what: they tell no samples apart."""
 _DEFAULTS = {"enable_prompt_tokens_details": True, "disable_uvicorn_access_log": True}
