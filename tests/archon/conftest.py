@@ -1,9 +1,15 @@
-"""A real vLLM for the tests that are marked `vllm`: one server for all of them, in whatever process they run."""
+"""A real vLLM for the tests that are marked `vllm`: one server for all of them, and one test at a time.
+
+A server's figures are those of all its requests, and two that start at once want more than two cores and their
+memory. So these tests take turns, in however many processes they run; `--dist loadgroup` keeps them in one.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +21,31 @@ from tests.archon import nano_model
 _ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = Path(os.environ.get("ARCHON_VLLM_PYTHON") or _ROOT / ".venv-vllm" / "bin" / "python")
 _OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "dtype": "float32"}
-_KEPT = 90
-"""Seconds the server waits for the next test, on a slow machine too."""
+_KEPT = 240
+"""Seconds the server waits for the next test that asks it, while others start servers of their own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PYTHON.exists():
+        for item in items:
+            if item.get_closest_marker("vllm"):
+                item.add_marker(pytest.mark.xdist_group("vllm"))
         return
     reason = f"NO VLLM: {PYTHON} is not there. `make vllm`, or name a Python that has it: ARCHON_VLLM_PYTHON"
     for item in items:
         if item.get_closest_marker("vllm"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests of real servers wait for each other."""
+    if request.node.get_closest_marker("vllm") is None:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / f"archon-tests-{os.getuid()}.lock").open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A process reward model on a real vLLM says what the numpy engine says of the same weights."""
+"""Reward models on a real vLLM say what the numpy engine says of the same weights."""
 
 from __future__ import annotations
 
@@ -25,13 +25,18 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 QUESTION = "2+3*4=?"
 
 
-def weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The nano weights, or random ones in a shape that vLLM's attention takes on a CPU: heads of 32."""
-    if (SHIPPED / "prm" / "config.json").is_file():
-        return SHIPPED / "prm"
+def weights(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The nano weights of this kind, or random ones in a shape that vLLM's attention takes on a CPU: heads of 32."""
+    if (SHIPPED / kind / "config.json").is_file():
+        return SHIPPED / kind
     monkeypatch.setattr(nano_model, "HEADS", 2)
     monkeypatch.setattr(nano_model, "KEY_HEADS", 1)
-    return nano_model.random_folder(place / "prm", scores=True)
+    return nano_model.random_folder(place / kind, scores=True)
+
+
+def on_vllm(vllm: VLLM, kind: str, folder: Path) -> RewardServer:
+    started = {name: getattr(vllm, name) for name in ("python", "options", "environment")}
+    return RewardServer(model=str(folder), reads=f"nano-{kind}", vllm=started)
 
 
 def replies(count: int) -> list[tuple[str, ...]]:
@@ -47,12 +52,8 @@ def replies(count: int) -> list[tuple[str, ...]]:
 async def test_the_scores_of_two_hundred_replies_are_the_same(
     vllm: VLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = weights(tmp_path, monkeypatch)
-    served = RewardServer(
-        model=str(folder),
-        reads="nano-prm",
-        vllm={"python": vllm.python, "options": vllm.options, "environment": vllm.environment},
-    )
+    folder = weights("prm", tmp_path, monkeypatch)
+    served = on_vllm(vllm, "prm", folder)
     local = Nano(weights=str(folder), scores="steps", workers=1)
     asked = ScoreRequest((Message(role="user", content=QUESTION),), tuple(replies(200)))
     backend = local.connect()
@@ -81,3 +82,24 @@ async def test_the_scores_of_two_hundred_replies_are_the_same(
     assert 200 / 16 <= usage.requests <= 200 and usage.estimated == 0
     read = sum(1 + len(QUESTION) + 1 + len(text) for text in dict.fromkeys(said))
     assert usage.prompt_tokens == read, "a token per character, the beginning and the question's end"
+
+
+async def test_an_outcome_model_says_of_finished_replies_what_the_numpy_engine_says(
+    vllm: VLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = weights("orm", tmp_path, monkeypatch)
+    said = tuple("".join(steps) for steps in replies(64))
+    models = {
+        "default": Scripted(replies={"*": said}),
+        "served": on_vllm(vllm, "orm", folder),
+        "local": Nano(weights=str(folder), scores="outcome", workers=1),
+    }
+    found = {}
+    async with Session(models=models) as session:
+        for name in ("served", "local"):
+            verify = Verify(verifier=Reward(model=name, score_as="probability"), ahead=64)
+            outcome = await session.solve(Sample(n=64) | verify, Problem.ask(QUESTION))
+            found[name] = [c.verdicts["reward"].score for c in outcome.candidates]
+            assert outcome.by_model[name].estimated == 0 and not outcome.failures
+    assert found["served"] == pytest.approx(found["local"], abs=2e-3)
+    assert len({round(score or 0, 6) for score in found["local"]}) > 32, "they do differ"

@@ -69,7 +69,7 @@ def test_a_run_survives_the_death_of_its_engine_and_no_server_survives_the_run(
     own = {"model": str(random_folder(tmp_path / "m")), "keep": 0.0}
     model = vllm.model_copy(update={**own, "samples_per_request": 1, "max_concurrency": 16})
     run = [sys.executable, "-c", textwrap.dedent(PROGRAM), model.model_dump_json(exclude_defaults=True)]
-    done = subprocess.run(run, capture_output=True, text=True)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=3600)
     assert done.stdout, done.stderr
     told = json.loads(done.stdout)
     assert told["indices"] == list(range(64)) and not told["failures"], "nothing is lost"

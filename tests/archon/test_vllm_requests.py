@@ -216,7 +216,7 @@ async def test_closing_the_stream_stops_the_engine(vllm: VLLM) -> None:
         long = chat("go on", temperature=1, max_tokens=900, extra={"ignore_eos": True})
         stream = backend.complete(long, range(32), Progress())
         first = asyncio.ensure_future(anext(stream))
-        await until(backend, lambda figures: figures.running > 0)
+        await until(backend, lambda figures: figures.running == 32 and figures.first_tokens == 33)
         first.cancel()
         with suppress(asyncio.CancelledError):
             await first
