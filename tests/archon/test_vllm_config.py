@@ -145,6 +145,17 @@ def test_of_a_log_the_error_shows_what_matters(tmp_path: Path) -> None:
     )
 
 
+def test_a_refused_value_is_said_as_vllm_says_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+        "  Value error, User-specified max_model_len (4096) is greater than the derived max_model_len (1024).\n"
+        "    For further information visit https://errors.pydantic.dev/2.14/v/value_error\n"
+    )
+    error = failure("m", {"state": "failed", "why": "exit", "code": 1, "log": str(log)})
+    assert "(exit code 1): Value error, User-specified max_model_len (4096) is greater" in str(error)
+
+
 def test_what_a_log_says_calmly_is_no_reason_and_no_secret_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ _SHOWN = 6
 _CALM = re.compile(r"^(\([^)]*pid=\d+\)\s*)?(INFO|WARNING|DEBUG)\b")
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((INFO|WARNING|ERROR|DEBUG)\s+\S+\s+\S+\s+\[[^\]]*\]\s?)?")
 _TELLS = re.compile(r"error|exception|failed|cannot|could not|no such|denied|killed|not found", re.IGNORECASE)
-_NAMED = re.compile(r"^[\w.]*(Error|Exception|Interrupt): ")
+_NAMED = re.compile(r"^[\w.]*(Error|Exception|Interrupt): |^\s+(Value|Assertion) error, ")
 _EMPTY = re.compile(r"root cause|Engine core initialization failed|^Traceback|^\s+File |^\s*raise |^\s*\^")
 
 
@@ -129,7 +129,7 @@ def death(told: Mapping[str, Any]) -> str:
     }.get(str(told.get("why")), f"it ended with code {told.get('code')}")
     said = tail(str(told.get("log", "")), complaints=True)
     named = [line for line in said if _NAMED.search(line) and not _EMPTY.search(line)]
-    return why + (f" ({named[-1][:300]})" if named else "")
+    return why + (f" ({named[-1].strip()[:300]})" if named else "")
 
 
 def tail(log: str, *, complaints: bool = False) -> list[str]:
@@ -158,4 +158,4 @@ def _last(lines: list[str]) -> str:
     named = [line for line in lines if _NAMED.search(line) and not _EMPTY.search(line)]
     useful = [line.strip() for line in lines if _TELLS.search(line) and not _EMPTY.search(line)]
     chosen = named[-1:] or useful[-_SHOWN:] or [line.strip() for line in lines[-_SHOWN:]] or ["nothing"]
-    return " | ".join(dict.fromkeys(line[:300] for line in chosen))
+    return " | ".join(dict.fromkeys(line.strip()[:300] for line in chosen))
