@@ -225,6 +225,13 @@ async def test_priority_needs_a_server_that_schedules_by_it(python: str) -> None
     await backend.close()
 
 
+async def test_a_keeper_that_fails_itself_says_why(python: str) -> None:
+    backend = VLLM(model="m", python=python, environment={"A": "no\0byte"}).connect()
+    with pytest.raises(EndpointDown, match=r"embedded null byte.*Its log: "):
+        await say(backend)
+    await backend.close()
+
+
 async def test_an_unknown_option_is_the_server_s_to_refuse(python: str) -> None:
     backend = VLLM(model="m", python=python, options={"max_model_length": 8}).connect()
     with pytest.raises(EndpointDown, match="unrecognized arguments: --max-model-length"):

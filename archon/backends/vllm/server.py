@@ -79,6 +79,8 @@ class Server:
         self._news = asyncio.Event()
         self._heard = 0
         self._gone = False
+        self._log = ""
+        """Of the keeper that was started last: where it had nothing to tell, this does."""
 
     @property
     def running(self) -> bool:
@@ -107,7 +109,7 @@ class Server:
             if self._gone or self._told.get("state") == "failed":
                 told = self._told
                 await self.close()
-                raise errors.failure(name, told)
+                raise errors.failure(name, told if "log" in told else {**told, "log": self._log})
             elapsed = time.monotonic() - started
             if not log and "log" in self._told:
                 log = str(self._told["log"])
@@ -224,6 +226,8 @@ class Server:
             raise EndpointDown(
                 f"the keeper of {self.orders.model!r} could not start: {said.decode('utf-8', 'replace')[-500:]}"
             )
+        if process.returncode == 0:
+            self._log = str(orders["log"])
         return process.returncode == 0
 
 
