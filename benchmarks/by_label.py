@@ -78,6 +78,6 @@ def _lacking(results: Results, label: str) -> str:
     if names:
         return f"no problem of the run at {str(results.folder)!r} has a label {label!r}. {hint(label, names)}"
     return (
-        f"the problems of the run at {str(results.folder)!r} have no labels on record. One is what a benchmark says "
-        "of a problem in its `info`; where it does, run the same command again: nothing stored is asked for again"
+        f"the problems of the run at {str(results.folder)!r} have no labels on record: what a benchmark says of them "
+        "in `info`. Where it does, run the same command again: nothing stored is asked for again"
     )

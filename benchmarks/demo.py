@@ -17,11 +17,14 @@ from archon.backends.base import Model
 from archon.backends.nano.backend import Nano
 from archon.benchmarks.lab.bench import Lab, LabArith, LabListFn
 from archon.benchmarks.results import Results
+from archon.errors import ArchonError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from archon.session import Session
+
+FOLDER = Path("runs/demo")
 
 
 class Part(NamedTuple):
@@ -59,6 +62,7 @@ async def demonstrate(
     from archon.benchmarks import plots
     from archon.benchmarks import report as reports
     from archon.benchmarks.account import account
+    from archon.benchmarks.by_label import by_label
     from archon.budget import Budget, Budgets
     from archon.session import Session
 
@@ -72,7 +76,10 @@ async def demonstrate(
             count = samples or part.samples
             runs = [await _run(part, part.pipelines[0], problems, count, folder, session)]
             reports.show(runs[0], console)
+            console.print()
+            reports.show_by_label(by_label(runs[0], "level"), console)
             pictures += plots.draw(runs[0], runs[0].folder)
+            pictures += plots.draw_by_label(by_label(runs[0], "level"), runs[0].folder)
             for pipeline in part.pipelines[1:]:
                 runs.append(await _run(part, pipeline, problems, count, folder, session))
             done += runs
@@ -147,11 +154,18 @@ def main() -> None:
     console.rule("Archon, a demonstration")
     console.print(
         "A model of about a million parameters answers, trained for these problems and shipped with the package: "
-        "small enough to run here, real enough to err. Everything below is sampled, judged and graded now.\n"
+        "small enough to run here, real enough to err. Everything below is sampled, judged and graded here; what "
+        f"{FOLDER} has of it from before is not done again.\n"
     )
     started = time.monotonic()
     models = {"default": Nano(), "reward": Nano(weights="prm")}
-    asyncio.run(demonstrate(Path("runs/demo"), models, console))
+    try:
+        asyncio.run(demonstrate(FOLDER, models, console))
+    except KeyboardInterrupt:
+        print("interrupted; what was recorded is kept: run it again to go on", file=sys.stderr)
+        sys.exit(130)
+    except ArchonError as error:
+        sys.exit(f"error: {error}")
     console.print(f"Took {time.monotonic() - started:.0f} seconds.")
     console.print("Next: the README's tour, and `archon bench --help`.")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from archon.backends.nano.backend import Nano
+from archon.benchmarks import demo
 from archon.benchmarks.demo import PARTS, demonstrate
 from archon.benchmarks.results import Results
+from archon.errors import ExecutionError
 from tests.archon.nano_model import random_folder
 
 
@@ -27,6 +30,7 @@ async def test_it_samples_judges_grades_and_draws_and_then_all_is_stored(tmp_pat
     text = said.getvalue()
     for expected in (
         "coverage (pass@k)",
+        "by level",
         "unit_tests against the truth",
         "(one sample)",
         "FLOPs",
@@ -43,6 +47,30 @@ async def test_it_samples_judges_grades_and_draws_and_then_all_is_stored(tmp_pat
     pictures = text.partition("Pictures: ")[2].strip().split(", ")
     assert len(pictures) >= 5
     assert all(Path(picture).stat().st_size > 10_000 for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "run it again to go on"),
+        (ExecutionError("programs cannot be isolated here"), "error: programs cannot be isolated here", ""),
+    ],
+)
+def test_it_ends_without_a_traceback(
+    ends: BaseException,
+    code: int | str,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def demonstrate(*_: object) -> None:
+        raise ends
+
+    monkeypatch.setattr(demo, "demonstrate", demonstrate)
+    with pytest.raises(SystemExit) as ended:
+        demo.main()
+    assert ended.value.code == code
+    assert says in capsys.readouterr().err
 
 
 def test_every_pipeline_of_a_part_is_over_the_same_samples() -> None:
