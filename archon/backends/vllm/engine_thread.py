@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 }
 """While it starts. Standard output is ours: results are printed there."""
 _NOT_THE_USER_S = {"n", "seed", "output_kind", "skip_clone", "detokenize"}
-_BESIDE = {"priority", "cache_salt", "chat_template_kwargs"}
+BESIDE = {"priority", "cache_salt", "chat_template_kwargs"}
 """What a request holds beside its sampling parameters, by the names of the server's API."""
 
 
@@ -244,7 +244,7 @@ def _facts(engine: Any) -> Facts:
         Known(vllm.__version__, config.max_model_len),
         config.max_model_len,
         dict(config.get_diff_sampling_param()),
-        frozenset(params | _BESIDE),
+        frozenset(params | BESIDE),
         copy.deepcopy(engine.get_tokenizer()),
     )
 
@@ -293,10 +293,15 @@ def _clean() -> None:
 _running: list[EngineThread] = []
 
 
+def leaving() -> list[EngineThread]:
+    """Those that are over, or that nobody holds any more: they may not have let go of their memory yet."""
+    return [thread for thread in _running if thread.over or not thread.holders]
+
+
 def hold(config: VLLM) -> EngineThread:
     """The engine of this configuration: the one that runs, or a new one. Raises UserError where another runs."""
     for other in _running:
-        if other.over:
+        if other in leaving():
             continue
         if other.config.mark != config.mark:
             raise UserError(
@@ -309,10 +314,3 @@ def hold(config: VLLM) -> EngineThread:
     new.holders = 1
     _running[:] = [new]
     return new
-
-
-def let_go(thread: EngineThread) -> None:
-    """End it where nobody else holds it; takes as long as that takes."""
-    thread.holders -= 1
-    if thread.holders == 0:
-        thread.close()

@@ -22,7 +22,7 @@ from archon.backends.servers import dialect
 from archon.backends.vllm import metrics
 from archon.backends.vllm.capabilities import needs_fields
 from archon.backends.vllm.config import VLLM
-from archon.backends.vllm.engine_thread import Asked, EngineThread, Facts, hold, let_go
+from archon.backends.vllm.engine_thread import BESIDE, Asked, EngineThread, Facts, hold, leaving
 from archon.candidate import Finish, TokenLogprob
 from archon.engine import EngineFigures
 from archon.errors import (
@@ -90,13 +90,14 @@ class InProcessBackend:
 
     async def ready(self) -> None:
         """Wait until it runs; it is started where it does not. Raises FatalError or UserError."""
+        if self._facts is not None and self._thread is not None and not self._thread.over:
+            return
         async with self._starting:
             if self._failed is not None:
                 raise self._failed
             if self._thread is not None and self._thread.over:
                 self._deaths += 1
                 died, self._thread = self._thread, None
-                await asyncio.to_thread(died.close)
                 self._say(f"its engine died ({died.end}); starting it again")
                 if self._deaths >= _DEATHS_UNTIL_DOWN:
                     text = (
@@ -106,6 +107,8 @@ class InProcessBackend:
                     raise self._failed
             if self._thread is None:
                 importable()
+                for other in leaving():
+                    await asyncio.to_thread(other.close)
                 self._thread = hold(self.config)
                 if not self._thread.started.done():
                     self._say("starting in this process")
@@ -151,16 +154,16 @@ class InProcessBackend:
         now = None if self._facts is None or self._thread is None else _figures()
         if now is None or self._thread is None:
             return None
-        running = min(
-            now.running, self._thread.outstanding
-        )  # it tells nothing of what was stopped before it stepped on
+        running = min(now.running, self._thread.outstanding)  # its own is that of its last step
         return replace(now - self._before, running=running)
 
     async def close(self) -> None:
         """End the engine, where nobody else holds it."""
         thread, self._thread, self._facts = self._thread, None, None
         if thread is not None:
-            await asyncio.to_thread(let_go, thread)
+            thread.holders -= 1
+            if thread.holders == 0:
+                await asyncio.to_thread(thread.close)
 
     def _say(self, text: str) -> None:
         print(f"vllm: {self.config.model}: {text}", file=sys.stderr, flush=True)
@@ -248,12 +251,11 @@ class InProcessBackend:
         given = sampling.model_dump(
             include={"temperature", "top_p", "top_k", "min_p", "logprobs", "max_tokens"}
         )
-        beside = {"priority", "cache_salt", "chat_template_kwargs"}
         wanted = {
             **facts.defaults,
             **{name: value for name, value in given.items() if value is not None},
             "stop": list(sampling.stop),
-            **{name: value for name, value in sampling.extra.items() if name not in beside},
+            **{name: value for name, value in sampling.extra.items() if name not in BESIDE},
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
         wanted["max_tokens"] = min(room, wanted.get("max_tokens") or room)
