@@ -247,7 +247,15 @@ class Caller:
         a request, whose prompt came with another sample."""
         prompt = request.prompt_bound if prompt_tokens is None else prompt_tokens
         tokens = Tokens(prompt if first else 0, completion=self.max_tokens(request) * samples)
-        return self._usage(tokens, 1 if first else 0, samples=samples, context=prompt)
+        return self._apart(request, self._usage(tokens, 1 if first else 0, samples=samples, context=prompt))
+
+    def _apart(self, request: Request | ScoreRequest, usage: Usage) -> Usage:
+        """With the work of each reply by itself, where replies are scored: they do not see one another."""
+        if self.flops is None or not self.flops.exact or not isinstance(request, ScoreRequest):
+            return usage
+        each = -(-usage.completion_tokens // len(request.replies))
+        reads = request.shares(usage.prompt_tokens)
+        return replace(usage, flops=sum(self.flops.of(read, 0, each) for read in reads))
 
     async def call(
         self,
@@ -415,7 +423,8 @@ class Caller:
         if completion is None:
             completion = self._generated(request, elapsed) * samples
         tokens = Tokens(0 if begun else prompt, completion=completion, estimated=estimated)
-        return self._usage(tokens, 0 if begun else 1, elapsed, samples=samples, context=prompt)
+        usage = self._usage(tokens, 0 if begun else 1, elapsed, samples=samples, context=prompt)
+        return self._apart(request, usage)
 
     def _generated(self, request: Request | ScoreRequest, elapsed: float) -> int:
         """Tokens a sample may have got when its call was cut off without telling.

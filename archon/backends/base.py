@@ -172,11 +172,19 @@ class ScoreRequest:
     @cached_property
     def prompt_bound(self) -> int:
         """An upper bound of the tokens read: every reply with the chat before it, and room for templates."""
+        return sum(self._bounds)
+
+    @cached_property
+    def _bounds(self) -> tuple[int, ...]:
         chat = sum(len(m.content.encode("utf-8", "surrogatepass")) + 32 for m in self.messages) + 32
-        return sum(
+        return tuple(
             chat + sum(len(step.encode("utf-8", "surrogatepass")) + 32 for step in steps)
             for steps in self.replies
         )
+
+    def shares(self, tokens: int) -> list[int]:
+        """What each reply has of so many tokens read, by its length and rounded up; its own bound of the bound."""
+        return [-(-tokens * bound // self.prompt_bound) for bound in self._bounds]
 
 
 @dataclass(frozen=True, slots=True)

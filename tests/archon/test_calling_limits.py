@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archon.backends.base import Completion, Progress, Request, Sampling, Tokens
+from archon.backends.base import Completion, Progress, Request, Sampling, ScoreRequest, Tokens
 from archon.backends.scripted import Reply, ScriptedBackend
 from archon.budget import Budget, Meter
 from archon.calling import Caller, Gate
@@ -21,6 +21,7 @@ from archon.errors import (
     UnpricedModel,
 )
 from archon.prices import Price
+from archon.problem import Message
 from archon.usage import Usage
 from tests.archon.desk import REQUEST, Desk, failing
 from tests.archon.virtual import virtually
@@ -121,6 +122,21 @@ def test_a_cancelled_call_costs_the_prompt_and_what_had_come_of_every_sample() -
     rest = caller.partial(REQUEST, 4, progress, 1.0, None, begun=True)
     assert whole.flops == TINY.flops.of(10, 0, 8, samples=4)
     assert rest.flops == TINY.flops.of(10, 10, 8, samples=4), "the prompt was billed with those that came"
+
+
+def test_replies_that_are_scored_together_are_reserved_and_billed_as_read_one_by_one() -> None:
+    """As one long text, attention would cost as if each had read all others."""
+    caller = Desk(lambda call: "x", architecture=TINY).caller
+    question = (Message(role="user", content="q" * 36),)
+    alone = [ScoreRequest(question, (("x" * size,),)) for size in (10, 110, 310)]
+    together = ScoreRequest(question, tuple(one.replies[0] for one in alone))
+    reserved = caller.worst_case(together, 3).flops
+    assert reserved == sum(caller.worst_case(one, 1).flops for one in alone)
+    assert reserved < TINY.flops.of(together.prompt_bound, 0, 0)
+    progress = Progress()
+    progress.sent, progress.prompt_tokens, progress.completion_tokens = True, together.prompt_bound // 2, 0
+    billed = caller.partial(together, 3, progress, 1.0, None, begun=False).flops
+    assert TINY.flops.of(together.prompt_bound // 2 // 3, 0, 0) * 3 <= billed < reserved / 2
 
 
 def test_what_was_recorded_before_the_size_was_known_is_counted_by_its_own_context() -> None:
