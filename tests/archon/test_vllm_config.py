@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from archon.backends.vllm.config import VLLM, devices
 from archon.backends.vllm.errors import death, failure
 from archon.backends.vllm.server import place
-from archon.errors import EndpointDown, MissingExtra, UserError
+from archon.errors import EndpointDown, MissingExtra, ModelNotFound, UserError
 from tests.archon.nano_model import random_folder
 
 
@@ -143,6 +143,58 @@ def test_of_a_log_the_error_shows_what_matters(tmp_path: Path) -> None:
     assert str(error) == (
         f"vLLM did not start with 'm' (exit code 1): ValueError: head size 7 is not supported. Its log: {log}"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "words"),
+    [
+        (
+            "ValueError: No available memory for the cache blocks. Try",
+            EndpointDown,
+            "memory does not suffice",
+        ),
+        (
+            "ValueError: To serve at least one request with the model's max seq len (1024), (0.4 GiB KV cache is "
+            "needed, which is larger than the available KV cache memory (0.1 GiB). Try increasing",
+            EndpointDown,
+            "memory does not suffice",
+        ),
+        (
+            "ValueError: Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less than desired GPU memory",
+            EndpointDown,
+            "memory does not suffice",
+        ),
+        (
+            "ValueError: Available memory on node 0 (9.1/23.4 GiB) on startup is less than desired CPU memory",
+            EndpointDown,
+            "memory does not suffice",
+        ),
+        ("RuntimeError: Failed to infer device type, please set", EndpointDown, "needs a GPU"),
+        ("OSError: [Errno 98] Address already in use", EndpointDown, "port is taken"),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to", ModelNotFound, "no such model"),
+        (
+            "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate",
+            ModelNotFound,
+            "no such model",
+        ),
+        (
+            "api_server.py: error: unrecognized arguments: --max-model-lenght 5",
+            EndpointDown,
+            "refuses its `options`",
+        ),
+    ],
+)
+def test_what_vllm_0_32_writes_when_it_cannot_start_is_understood(
+    line: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        f"(EngineCore pid=2) ERROR 11-26 02:25:53 [core.py:1193] {line}\n"
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core "
+        "proc(s): {'EngineCore': 1}\n"
+    )
+    found = failure("m", {"state": "failed", "why": "exit", "code": 1, "log": str(log)})
+    assert type(found) is error and words in str(found) and line[:40] in str(found)
 
 
 def test_a_refused_value_is_said_as_vllm_says_it(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ async def test_what_names_the_same_model_shares_a_server(python: str) -> None:
     assert not left()
 
 
+def test_a_run_in_another_environment_wants_another_server(
+    python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VLLM(model="m", python=python)
+    plain = model.orders(0).key
+    for name, same in {"VLLM_LOGGING_LEVEL": False, "VLLM_API_KEY": True, "EDITOR": True}.items():
+        monkeypatch.setenv(name, "x")
+        assert (model.orders(0).key == plain) is same
+        monkeypatch.delenv(name)
+
+
 async def test_replicas_share_the_work(python: str) -> None:
     backend = VLLM(model="m", python=python, replicas=2, environment={"FAKE_DELAY": "0.5"}).connect()
     await backend.ready()

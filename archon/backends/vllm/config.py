@@ -47,6 +47,7 @@ _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "360
 """Nothing is reported to vLLM's authors; a connection that idles is not closed just when we use it again."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Nothing is looked up for a model that is here."""
+_INHERITED = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE"}
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _SAMPLED = 64 * 1024
 
@@ -235,7 +236,7 @@ class VLLM(Model):
             without=() if python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
             port=0 if self.port == "auto" else self.port + replica,
             start_timeout=self.start_timeout,
-            contents=json.dumps(["" if folder is None else contents(folder), self.files]),
+            contents=json.dumps(["" if folder is None else contents(folder), self.files, _inherited()]),
             key_from=self.api_key_env,
             replica=replica,
         )
@@ -301,6 +302,12 @@ def _has_vllm(python: str) -> bool:
         return subprocess.run([python, "-c", look], capture_output=True, timeout=120).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
+
+
+def _inherited() -> dict[str, str]:
+    """What a server takes from our own environment; a run whose environment says otherwise wants another one."""
+    names = (name for name in sorted(os.environ) if name.startswith("VLLM_") or name in _INHERITED)
+    return {name: os.environ[name] for name in names if not _SECRET.search(name)}
 
 
 def devices(config: VLLM, replica: int) -> dict[str, str]:
