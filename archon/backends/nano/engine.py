@@ -114,17 +114,25 @@ class _Sample:
         return place
 
 
+class _Waiting:
+    """A request's samples that have not entered yet."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.samples = deque(ask.samples)
+        self.cached: int | None = None
+        """How much of its prompt had been read before it came, once that is known."""
+
+
 class Engine:
     """Generates with one model."""
 
     def __init__(self, model: Llama, capacity: int = 256) -> None:
         self.model = model
         self._batch: Batch[_Sample] = Batch(model.shape, capacity)
-        self._waiting: deque[tuple[Ask, int, int | None]] = deque()
+        self._waiting: OrderedDict[int, _Waiting] = OrderedDict()
         self._read: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
         self._read_bytes = 0
-        self._cached: dict[int, int] = {}
-        """By request: how much of its prompt had been read before it came."""
 
     @property
     def idle(self) -> bool:
@@ -133,12 +141,12 @@ class Engine:
 
     def add(self, ask: Ask) -> None:
         """Samples to generate. The prompt must leave room for a token."""
-        self._waiting.extend((ask, number, seed) for number, seed in ask.samples)
+        if ask.samples:
+            self._waiting[ask.key] = _Waiting(ask)
 
     def cancel(self, key: int) -> int:
         """Let a request's unfinished samples go; returns the tokens that they had got."""
-        self._waiting = deque(entry for entry in self._waiting if entry[0].key != key)
-        self._cached.pop(key, None)
+        self._waiting.pop(key, None)
         places = [place for place, sample in enumerate(self._batch.rows) if sample.ask.key == key]
         tokens = sum(len(self._batch.rows[place].tokens) for place in places)
         for place in reversed(places):
@@ -183,14 +191,16 @@ class Engine:
         fresh: list[_Sample] = []
         room, to_read = self._batch.capacity - len(self._batch), _READ_AT_ONCE
         while self._waiting and len(fresh) < room and to_read > 0:
-            ask, number, seed = self._waiting.popleft()
+            key, waiting = next(iter(self._waiting.items()))
+            ask, (number, seed) = waiting.ask, waiting.samples.popleft()
+            if not waiting.samples:
+                del self._waiting[key]
             prefix, cached = self.read(ask.tokens)
             to_read -= prefix.size - cached
-            cached = self._cached.setdefault(ask.key, cached)  # all of a request's samples came at once
-            if not self._waiting or self._waiting[0][0].key != ask.key:
-                del self._cached[ask.key]
+            if waiting.cached is None:
+                waiting.cached = cached
             limit = min(ask.limit, self.model.shape.positions - prefix.size)
-            fresh.append(_Sample(ask, number, seed, prefix, cached, limit))
+            fresh.append(_Sample(ask, number, seed, prefix, waiting.cached, limit))
         if not fresh:
             return []
         ended = self._draw(fresh, np.stack([sample.prefix.outcome[-1] for sample in fresh]))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archon.backends.nano.tokens import BOS, EOS, VOCABULARY, shown
-from archon.backends.nano.writing import write_folder as write_folder
 from archon.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,13 +45,6 @@ class Shape(NamedTuple):
     eps: float
     rewards: bool
     """Whether it gives one number per position instead of the next token."""
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers it has; the embedding serves at both ends."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        layer = attention + 3 * self.hidden * self.feed_forward + 2 * self.hidden
-        return self.layers * layer + (self.vocabulary + 1 + self.rewards) * self.hidden
 
 
 def locate(weights: str) -> Path:

@@ -83,10 +83,10 @@ class Worker:
 
     async def close(self) -> None:
         """End the process, for good. It keeps nothing, so that nothing is waited for."""
-        self._closed = True
+        first, self._closed = not self._closed, True
         async with self._starting:
             process, hearing = self._process, self._hearing
-        if process is not None:
+        if first and process is not None:
             _kill(process)
         if hearing is not None:
             await hearing
@@ -127,10 +127,11 @@ class Worker:
                         request.left -= 1
                         self.load -= 1
                     request.heard.put_nowait(message)
-        except ValueError:  # no line of ours: it is as good as ended
-            pass
-        finally:
+        except BaseException as error:  # the loop ends, or what was said is no line of ours
             _kill(process)
+            if not isinstance(error, ValueError):
+                raise
+        finally:
             self._process = None
             for request in self._requests.values():
                 request.heard.put_nowait(last)
@@ -170,5 +171,6 @@ class Workers:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
+    """Not for one that has ended: asyncio would hear of its end from nobody."""
     with suppress(ProcessLookupError):
         process.kill()
