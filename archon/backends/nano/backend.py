@@ -4,7 +4,8 @@
     scorer = Nano(weights="prm")        # the process reward model
 
 The same weights can be served by vLLM (`{backend: vllm, model: .../weights/lm}`). Samples with a seed are the same in
-every run on the same machine, whatever is decoded beside them.
+every run on the same machine, whatever is decoded beside them. Where no temperature is given it is 1. Log-probabilities
+are the model's own, before the temperature. What differs from vLLM: design/nano_engine.md.
 """
 
 from __future__ import annotations
