@@ -27,10 +27,10 @@ from archon.errors import ArchonError, ConnectionDropped, EndpointDown, RequestR
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
-"""While it starts. Standard output is ours: results are printed there."""
+"""While it starts. Standard output is ours: results are printed there. What goes wrong is raised."""
 _NOT_THE_USER_S = {"n", "seed", "output_kind", "skip_clone", "detokenize"}
 BESIDE = {"priority", "cache_salt", "chat_template_kwargs"}
 """What a request holds beside its sampling parameters, by the names of the server's API."""
@@ -222,7 +222,8 @@ def _build(config: VLLM) -> Any:
 
     parser = EngineArgs.add_cli_args(Parser())
     arguments = EngineArgs.from_cli_args(parser.parse_args(["--model", config.served, *config.engine_flags]))
-    if "enable_chunked_prefill" not in config.options and current_platform.is_cpu():
+    chosen = {"enable_chunked_prefill", "max_num_batched_tokens"} & set(config.options)
+    if not chosen and current_platform.is_cpu():
         arguments.enable_chunked_prefill = False  # with it, seeds kill an engine on a CPU (design/vllm.md)
     engine = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
     if "generate" not in engine.get_supported_tasks():
