@@ -121,7 +121,8 @@ def describe(usage: Usage) -> str:
     if usage.unpriced:
         parts.append("unpriced" if usage.unpriced == usage.requests else f"{usage.unpriced:,} unpriced")
     if usage.flops:
-        parts.append(f"{usage.flops:.3g} FLOPs")
+        unknown = f" ({usage.unsized:,} unsized)" if usage.unsized else ""
+        parts.append(f"{usage.flops:.3g} FLOPs{unknown}")
     if usage.estimated:
         parts.append(
             "tokens estimated" if usage.estimated == usage.requests else f"{usage.estimated:,} estimated"

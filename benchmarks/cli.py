@@ -150,7 +150,7 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
             "samples": plan.samples,
             "limit": len(plan.problems),
             "seed": options["seed"],
-            "config": _without_n(describe_config(config)),
+            "config": _identity(describe_config(config)),
         }
         live = Live(quiet=options["quiet"])
         harness = Harness(plan, session, folder, live)
@@ -208,11 +208,18 @@ def _source_n(graph: Any) -> int | None:
     return sum(known) if known and len(known) == len(ns) else None
 
 
-def _without_n(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration but for how many samples: that may grow from run to run."""
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration but for how many samples, which may grow from run to run, and for what models cost, which may
+    become known."""
     text = json.loads(json.dumps(config, default=str))
     _drop_n(text.get("pipeline"))
+    for model in (text.get("models") or {}).values():
+        for name in _COSTS:
+            model.pop(name, None)
     return dict(text)
+
+
+_COSTS = ("price", "parameters", "architecture")
 
 
 def _drop_n(part: Any) -> None:

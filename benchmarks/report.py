@@ -108,9 +108,15 @@ def show_by_label(data: Mapping[str, Any], console: Console) -> None:
         style="dim",
     )
     if data["without"]:
-        console.print(f"Note: {data['without']} problems have no {name}, and are left out", style="yellow")
+        console.print(
+            f"Note: without {name}, and left out: {_problems(data['without'])}", style="yellow", markup=False
+        )
     for note in data["notes"]:
         console.print(f"Note: {note}", style="yellow", markup=False)
+
+
+def _problems(count: int) -> str:
+    return f"{count} problem" + "s" * (count != 1)
 
 
 def _values(name: str, values: Sequence[Mapping[str, Any]]) -> Table:
@@ -118,7 +124,7 @@ def _values(name: str, values: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("k", justify="right")
     for one in values:
-        table.add_column(f"{escape(name)} {escape(str(one['value']))}\n{one['problems']} problems")
+        table.add_column(f"{escape(name)} {escape(str(one['value']))}\n{_problems(one['problems'])}")
     for k in sorted({k for one in values for k in one["coverage"]}, key=int):
         table.add_row(k, *(_cell(one["coverage"].get(k)) for one in values))
     table.add_row("choice", *(_cell(one["pipeline_accuracy"]) for one in values))

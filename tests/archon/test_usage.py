@@ -110,6 +110,7 @@ def test_keys_of_a_later_version_are_ignored() -> None:
         (Usage(2, 1, 0, 1, unpriced=2, estimated=2), "2 requests, 1 + 1 tokens, unpriced, tokens estimated"),
         (Usage(2, 1, 0, 1, unpriced=2, estimated=1), "2 requests, 1 + 1 tokens, unpriced, 1 estimated"),
         (Usage(1, 1, 0, 1, unpriced=1, flops=1500), "1 request, 1 + 1 tokens, unpriced, 1.5e+03 FLOPs"),
+        (Usage(2, 1, 0, 1, flops=1500, unsized=1), "2 requests, 1 + 1 tokens, $0, 1.5e+03 FLOPs (1 unsized)"),
     ],
 )
 def test_the_line_for_people_says_what_is_unknown(usage: Usage, line: str) -> None:

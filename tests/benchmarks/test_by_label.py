@@ -112,7 +112,9 @@ async def test_it_is_shown_as_a_table_as_json_and_as_a_picture(
     assert json.loads(said.out) == by_label(Results.read(folder), "subject")
     assert said.err.split() == [f"{folder}/coverage_by_subject.png"]
     assert (tmp_path / "run/coverage_by_subject.png").read_bytes().startswith(b"\x89PNG")
-    assert "2 problems have no subject" in archon(capsys, "report", folder, "--by", "subject").out
+    assert (
+        "without subject, and left out: 2 problems" in archon(capsys, "report", folder, "--by", "subject").out
+    )
 
 
 async def test_many_values_are_shown_in_as_many_tables_as_fit(

@@ -48,6 +48,32 @@ async def test_idealised_seconds_are_those_of_as_many_calls_on_that_machine(tmp_
     assert "seconds" not in results.data["cost"]["1"], "the run itself is as it was"
 
 
+def test_what_a_model_costs_may_become_known_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the error says: the same command again, and nothing is asked for again."""
+    monkeypatch.chdir(tmp_path)
+    Path("q.jsonl").write_text('{"id": "a", "question": "2 + 2?", "answer": "4", "kind": "number"}\n')
+
+    def bench(costs: str) -> None:
+        Path("p.yaml").write_text(
+            f"models: {{default: {{backend: scripted, replies: {{a: ['4', '5']}}{costs}}}}}\n"
+            "pipeline: [{sample: {n: 2}}]\n"
+        )
+        said = archon(capsys, "bench", "q.jsonl", "-p", "p.yaml", "--out", "run", "-q", "--no-pictures")
+        assert said.code == 0, said.err
+
+    bench("")
+    for axis in ("usd", "flops"):
+        assert "again" in archon(capsys, "report", "run", "--cost", axis).err
+    bench(
+        ", price: {input: 1, output: 1}, architecture: {layers: 2, hidden: 64, heads: 2, ffn: 128, vocab: 100}"
+    )
+    assert Results.read("run").data["fresh"]["requests"] == 0
+    for cost in (("usd",), ("flops",), ("seconds", "--hardware", "l40s")):
+        assert archon(capsys, "report", "run", "--cost", *cost).code == 0
+
+
 async def test_several_devices_share_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await run(tmp_path, architecture=TINY)
     seconds = ("report", str(tmp_path), "--cost", "seconds", "--hardware", "l40s")
