@@ -21,7 +21,7 @@ parser = argparse.ArgumentParser()
 for flag in ("--model", "--host", "--max-model-len"):
     parser.add_argument(flag)
 parser.add_argument("--port", type=int)
-for flag in ("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"):
+for flag in ("--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--enable-chunked-prefill"):
     parser.add_argument(flag, action=argparse.BooleanOptionalAction)
 args = parser.parse_args()
 print("Starting to load model", flush=True)

