@@ -141,6 +141,19 @@ def test_the_same_weights_used_otherwise_are_another_model(folder: Path) -> None
     assert fingerprint(folder) != before
 
 
-def test_weights_that_are_nowhere_are_an_error_that_says_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither shipped .* nor a folder"):
-        locate(str(tmp_path / "nothing"))
+@pytest.mark.parametrize(
+    "name", ["nothing", "x" * 5000, "a\0b", "", ".."], ids=["absent", "long", "nul", "empty", "above"]
+)
+def test_weights_that_are_nowhere_are_an_error_that_says_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for weights in (name, f"{tmp_path}/{name}"):
+        with pytest.raises(DataError, match=r"neither shipped .* nor a folder"):
+            locate(weights)
+
+
+def test_weights_that_go_away_are_an_error_that_names_the_file(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors' cannot be read"):
+        fingerprint(folder)

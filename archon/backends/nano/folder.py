@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,13 +50,15 @@ class Shape(NamedTuple):
 
 def locate(weights: str) -> Path:
     """The folder of shipped weights, or of a path. Raises DataError."""
-    folder = SHIPPED / weights
-    if weights in ("", ".", "..") or "/" in weights or not folder.is_dir():
-        folder = Path(weights)
-    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+    folder, found = SHIPPED / weights, False
+    with suppress(OSError):  # no name of a file, or not for us to see
+        if weights in ("", ".", "..") or "/" in weights or not folder.is_dir():
+            folder = Path(weights)
+        found = (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+    if not found:
         shipped = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
         raise DataError(
-            f"there are no weights {weights!r}: neither shipped ({', '.join(shipped) or 'none are'}) nor a folder "
+            f"there are no weights {weights!r:.200}: neither shipped ({', '.join(shipped) or 'none are'}) nor a folder "
             "with `config.json` and `model.safetensors`"
         )
     return folder.resolve()
@@ -199,10 +202,16 @@ def read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells this model from others: the SHA-256 of its weights, and of what `config.json` makes of them."""
-    path = folder / "model.safetensors"
-    status = path.stat()
-    return _hashed(path, status.st_mtime_ns, status.st_size, read_shape(folder))
+    """What tells this model from others: the SHA-256 of its weights, and of what `config.json` makes of them.
+
+    Raises DataError.
+    """
+    path, shape = folder / "model.safetensors", read_shape(folder)
+    try:
+        status = path.stat()
+        return _hashed(path, status.st_mtime_ns, status.st_size, shape)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error})") from error
 
 
 @lru_cache(maxsize=16)
