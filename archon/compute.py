@@ -152,7 +152,7 @@ class Architecture(Value):
                 f"cannot read the architecture {str(place)!r}: {getattr(error, 'strerror', None) or 'it is no text'}. "
                 "`architecture:` is the path of a model's config.json, or its numbers"
             ) from error
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError, RecursionError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else _first(error)
             raise DataError(
                 f"{str(place)!r} is no architecture that can be counted ({what}). "

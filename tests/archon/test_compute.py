@@ -262,6 +262,7 @@ def test_of_a_model_that_sees_the_part_is_read_that_reads_text(tmp_path: Path) -
         ({"hidden_size": None}, "unsupported operand"),
         ({"num_hidden_layers": 0}, "layers: Input should be greater"),
         ({"torch_dtype": "auto"}, "dtype: Input should be"),
+        ({"num_attention_heads": 0}, "division"),
         ({"model_type": "deepseek_v3"}, "'deepseek_v3' is not known"),
         ({"layer_types": ["linear_attention"] * 32}, "linear_attention"),
         ({"layer_types": ["full_attention"]}, "32 layers"),
