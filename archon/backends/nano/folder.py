@@ -119,7 +119,7 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
     yield shape.positions <= most, f"`max_position_embeddings` is {shape.positions}; at most {most} are read"
     yield not config.get("attention_bias") and not config.get("mlp_bias"), "biases are not read"
     scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", "default") != "default"
-    partial = {config.get("partial_rotary_factor", 1), rope.get("partial_rotary_factor", 1)} != {1}
+    partial = {c.get("partial_rotary_factor") or 1 for c in (config, rope)} != {1}
     yield not scaled and not partial, "rotary positions are scaled or partial, which is not done here"
     yield rope.get("rope_theta", shape.theta) == shape.theta, "`rope_theta` is given twice, and differs"
     act = config.get("hidden_act", "silu")
