@@ -263,6 +263,15 @@ async def test_samples_of_one_request_have_seeds_of_their_own_and_are_drawn_agai
 
 
 @REAL
+async def test_many_seeded_prompts_at_once_do_not_kill_the_engine(vllm: VLLM) -> None:
+    texts = [f"{i} " + "and so on " * 7 for i in range(64)]  # more than one step reads
+    asked = [chat(text, temperature=1, seed=1, max_tokens=2) for text in texts]
+    async with opened(vllm) as backend:
+        replies = await asyncio.gather(*(ask(backend, request) for request in asked))
+    assert len(replies) == 64
+
+
+@REAL
 async def test_log_probabilities_are_those_of_the_reply_s_tokens(vllm: VLLM) -> None:
     async with opened(vllm) as backend:
         reply = (await ask(backend, chat("What is 2 + 3?", max_tokens=8, logprobs=5)))[0]
@@ -270,6 +279,11 @@ async def test_log_probabilities_are_those_of_the_reply_s_tokens(vllm: VLLM) -> 
         for token in reply.logprobs:
             assert len(token.top) == 5 and token.top[0] == (token.token, token.logprob)
             assert sum(math.exp(logprob) for _, logprob in token.top) <= 1.001
+        hot = (await ask(backend, chat("What is 2 + 3?", temperature=2, top_k=1, max_tokens=8, logprobs=5)))[
+            0
+        ]
+        assert hot.logprobs is not None, "before temperature and cuts they are the model's own"
+        assert dict(hot.logprobs[0].top) == pytest.approx(dict(reply.logprobs[0].top), abs=1e-3)
 
 
 @REAL
