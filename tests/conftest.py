@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tests run side by side already; numpy is not imported yet
 _ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ARCHON_DATA") or _ROOT.parent / "shared" / "data")
 

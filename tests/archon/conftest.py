@@ -21,6 +21,11 @@ from tests.archon import nano_model
 _ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = Path(os.environ.get("ARCHON_VLLM_PYTHON") or _ROOT / ".venv-vllm" / "bin" / "python")
 _OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "dtype": "float32"}
+_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": "1",  # other tests run beside it, and threads that are bound to a core wait for them
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
 _KEPT = 240
 """Seconds the server waits for the next test that asks it, while others start servers of their own."""
 
@@ -73,6 +78,6 @@ def vllm(vllm_folder: Path) -> VLLM:
         model=str(vllm_folder),
         python=str(PYTHON),
         options=_OPTIONS,
-        environment={"VLLM_CPU_KVCACHE_SPACE": "1"},
+        environment=_ENVIRONMENT,
         keep=_KEPT,
     )
