@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tests run side by side already; numpy is not imported yet
+# Tests run side by side already. Numpy, which reads this, is not imported yet.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ARCHON_DATA") or _ROOT.parent / "shared" / "data")
 
