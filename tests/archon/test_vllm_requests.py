@@ -250,7 +250,7 @@ async def test_a_prompt_that_was_read_before_comes_from_the_prefix_cache(vllm: V
 
 @REAL
 async def test_samples_of_one_request_have_seeds_of_their_own_and_are_drawn_again_by_them(vllm: VLLM) -> None:
-    request = chat("Say something", temperature=1, seed=7, max_tokens=24)
+    request = chat("Say something", temperature=1, seed=7, max_tokens=24, extra={"ignore_eos": True})
     async with opened(vllm) as backend:
         together = await ask(backend, request, *range(8))
         assert [c.index for c in together] == list(range(8))
