@@ -82,8 +82,13 @@ _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
 """Fields whose rules are in code."""
 _URL = "http://localhost:8000/v1"
 _STARTED = {"replicas", "port", "python", "options", "environment", "keep", "start_timeout"}
-_VARIANTS: dict[str, list[tuple[set[str], dict[str, str]]]] = {
-    "VLLM": [({"url"}, {}), (_STARTED, {"url": _URL})],
+_SERVED = {"url", "replicas", "port", "python", "keep", "start_timeout", "stream", "transport", "api_key_env"}
+_VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
+    "VLLM": [
+        ({"url", "in_process"}, {}),
+        (_STARTED | {"in_process"}, {"url": _URL}),
+        (_SERVED, {"in_process": True}),
+    ],
     "RewardServer": [
         ({"api", "base_url", "vllm"}, {}),
         ({"api", "vllm"}, {"base_url": _URL}),
