@@ -107,13 +107,14 @@ def test_replicas_get_gpus_of_their_own_where_there_are_enough(monkeypatch: pyte
 
 
 def test_the_default_place_is_no_link_and_of_a_given_one_only_our_logs_are_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    short = tmp_path_factory.mktemp("v")  # a test's own folder has a name too long for a socket
     monkeypatch.delenv("ARCHON_VLLM_STATE", raising=False)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    mine = tmp_path / "mine"
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(short))
+    mine = short / "mine"
     mine.mkdir(mode=0o700)
-    link = tmp_path / f"archon-vllm-{os.getuid()}"
+    link = short / f"archon-vllm-{os.getuid()}"
     link.symlink_to(mine)
     with pytest.raises(UserError, match="is a link"):
         place()
