@@ -88,7 +88,7 @@ async def _fusing(
     groups = [attempts[i : i + 4] for i in range(0, len(attempts), 4)]
     asked = [formats.fuse(g[0].task.question, [a.reply for a in g]) for g in groups]
     fit = [len(question) < _ROOM for question in asked]
-    drawn, groups, asked = (list(compress(some, fit)) for some in (drawn, groups, asked))
+    drawn, groups, asked = list(compress(drawn, fit)), list(compress(groups, fit)), list(compress(asked, fit))
     fused = await _graded(drawn, await _answers(backend, asked))
     beside = (
         f"one of the 4: {_share(a.right for g in groups for a in g):.1%}, "
