@@ -85,6 +85,17 @@ class Request:
         text = json.dumps([identity, self.content], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """The chat as servers and templates take it: raw text as one question, and what is given of the reply last."""
+        if self.prompt is not None:
+            turns = [{"role": "user", "content": self.prompt}]
+        else:
+            turns = [{"role": m.role, "content": m.content} for m in self.messages]
+        if self.prefix:
+            turns.append({"role": "assistant", "content": self.prefix})
+        return turns
+
     @cached_property
     def prompt_bound(self) -> int:
         """An upper bound of the prompt's tokens: its bytes, and room for the chat template."""

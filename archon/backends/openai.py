@@ -237,7 +237,10 @@ class OpenAIBackend:
                 text = "\n\n".join(m.content for m in request.messages)
             body["prompt"] = text + request.prefix
         else:
-            body["messages"] = self._messages(request, body)
+            body["messages"] = request.turns
+            if request.prefix and self._dialect.continuation == "continue_final_message":
+                body["continue_final_message"] = True
+                body["add_generation_prompt"] = False
         for name in ("temperature", "top_p", "top_k", "min_p"):
             value = getattr(sampling, name)
             if value is not None:
@@ -264,18 +267,6 @@ class OpenAIBackend:
                 body["stream_options"]["continuous_usage_stats"] = True
         body.update(sampling.extra)
         return json.dumps(body).encode()
-
-    def _messages(self, request: Request, body: dict[str, Any]) -> list[dict[str, str]]:
-        if request.prompt is not None:
-            messages = [{"role": "user", "content": request.prompt}]
-        else:
-            messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        if request.prefix:
-            messages.append({"role": "assistant", "content": request.prefix})
-            if self._dialect.continuation == "continue_final_message":
-                body["continue_final_message"] = True
-                body["add_generation_prompt"] = False
-        return messages
 
     @contextmanager
     def _errors(self, progress: Progress) -> Iterator[None]:

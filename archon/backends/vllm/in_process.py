@@ -225,14 +225,8 @@ class InProcessBackend:
             if text is None:
                 text = "\n\n".join(m.content for m in request.messages)
             return list(tokenizer.encode(text + request.prefix))
-        if request.prompt is not None:
-            messages = [{"role": "user", "content": request.prompt}]
-        else:
-            messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        if request.prefix:
-            messages.append({"role": "assistant", "content": request.prefix})
         text = tokenizer.apply_chat_template(
-            messages,
+            request.turns,
             tokenize=False,
             add_generation_prompt=not request.prefix,
             continue_final_message=bool(request.prefix),
