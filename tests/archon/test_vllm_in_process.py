@@ -298,7 +298,10 @@ class Cases(BackendCases):
     def unanswerable(self): return request("x" * 2000)
 
 def children():
-    found = [int(p) for task in Path("/proc/self/task").iterdir() for p in (task / "children").read_text().split()]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += (task / "children").read_text().split()
     return [Path(f"/proc/{p}/cmdline").read_bytes().replace(b"\\0", b" ").decode() for p in found]
 
 async def main():
