@@ -2,7 +2,7 @@
 
 Source: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (arXiv 2306.05685), sections
 3 and 3.4: judges favour a place, so each pair is asked in both orders, and what depends on the order is a tie.
-Cost: two calls per candidate.
+Cost: two calls per candidate, each with up to `again` more where its reply cannot be read.
 
 As a verifier it compares each candidate with one fixed answer, named by a key of the problem's `info` (what is
 in use today, or a weaker model's answer). `compare` compares any two, for stages that rank.
@@ -15,47 +15,27 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from archon.backends.base import Sampling
 from archon.candidate import Candidate, Scale, Status, Verdict
-from archon.problem import Message, Problem
+from archon.problem import Problem
+from archon.prompting import Asked, Places, chat, filled, mark_of, question_of, quoted
 from archon.run import Run
 from archon.verifier import Verifier
-from archon.verifiers.judge import (
-    Answered,
-    Question,
-    Reading,
-    ask,
-    chat,
-    filled,
-    question_of,
-    reads_words,
-)
-from archon.verifiers.verdicts import mark_of
+from archon.verifiers.judge import Decision, Reading, decide, form_of, reads_words
 
 RUBRIC = (
-    "The better answer is the one that is right; of two that are, the one that is more complete and clearer."
+    "The better answer is the one that is right; of two that are, the one that is more complete and clearer. "
+    "Which of them comes first and which is longer mean nothing."
 )
-_OPTIONS = ("A", "B")
-_ASKED = """\
+PROMPT = """\
 Which answer is better: {rubric}
 
-QUESTION {question_mark}
 {question}
-END OF QUESTION {question_mark}
 
-ANSWER A {mark}
-{first}
-END OF ANSWER A {mark}
+{answers}
 
-ANSWER B {mark}
-{second}
-END OF ANSWER B {mark}
-
-{task}"""
-_ONE_WORD = "Which answer is better? Reply with one letter: A or B."
-_REASONED = """\
-Which answer is better? Check each step of both and work the result out yourself before you decide; which of them \
-comes first and which is longer mean nothing. Then end with one line and nothing after it: `Verdict {mark}: A` or \
-`Verdict {mark}: B`."""
+Which answer is better? {form}"""
+_OPTIONS = ("A", "B")
 
 
 class Preference(NamedTuple):
@@ -94,9 +74,13 @@ class PairwiseJudge(Verifier):
     """The key of the problem's `info` that holds the answer to compare with."""
     rubric: Annotated[str, Field(min_length=1)] = RUBRIC
     """What makes one answer better than another."""
+    prompt: Annotated[str, Places("question", "answers", "form", optional=("rubric",))] = PROMPT
+    """What the judge is asked, for an A or a B."""
     read: Reading = "auto"
     """By the `probability` of a letter, by the `text` of a verdict after reasoning, or `auto`: by probability
     where the server gives log-probabilities."""
+    again: Annotated[int, Field(ge=0)] = 0
+    """By text: how often the judge is asked again where its reply cannot be read."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """By text: limit on the tokens of a reply; the model's own where not given."""
 
@@ -119,8 +103,8 @@ class PairwiseJudge(Verifier):
 
     @property
     def calls_per_candidate(self) -> int:
-        """Both orders."""
-        return 2
+        """Both orders; at most, where it is asked again."""
+        return 2 * (1 + self.again)
 
     async def _judge(self, problem: Problem, candidate: Candidate, baseline: str, run: Run) -> Verdict:
         if not candidate.text.strip():
@@ -133,8 +117,9 @@ class PairwiseJudge(Verifier):
     async def compare(self, problem: Problem, first: str, second: str, run: Run) -> Preference:
         """Which of two answers is better, asked in both orders. Cost: two calls."""
         by_word = reads_words(self.read, self.model, run)
+        orders = ((first, second), (second, first))
         forth, back = await run.gather(
-            *(self._ask(problem, pair, by_word, run) for pair in ((first, second), (second, first)))
+            *(decide(self.question(problem, *order, by_word=by_word), run) for order in orders)
         )
         shown_second = None if back.score is None else 1 - back.score
         detail = forth.detail or back.detail
@@ -143,19 +128,18 @@ class PairwiseJudge(Verifier):
             preference = preference._replace(detail="the judge's preference depends on the order")
         return preference
 
-    async def _ask(self, problem: Problem, pair: tuple[str, str], by_word: bool, run: Run) -> Answered:
-        messages, mark = self.prompt(problem, *pair, by_word=by_word)
-        asked = Question(self.model, messages, _OPTIONS, mark, by_word, max_tokens=self.max_tokens)
-        return await ask(asked, run)
-
-    def prompt(
-        self, problem: Problem, first: str, second: str, *, by_word: bool
-    ) -> tuple[tuple[Message, ...], str]:
-        """What the judge is asked, and the mark that its verdict must carry."""
-        question = question_of(problem)
-        marks = {"question_mark": mark_of(question), "mark": mark_of(question, first, second, self.rubric)}
-        task = filled(_ONE_WORD if by_word else _REASONED, **marks)
+    def question(self, problem: Problem, first: str, second: str, *, by_word: bool) -> Decision:
+        """What the judge is asked about two answers, in this order."""
+        asked = question_of(problem)
+        mark = mark_of(asked, first, second, self.rubric)
+        form = form_of(_OPTIONS, mark, by_word=by_word)
+        shown = zip(_OPTIONS, (first, second), strict=True)
         text = filled(
-            _ASKED, rubric=self.rubric, question=question, first=first, second=second, task=task, **marks
+            self.prompt,
+            rubric=self.rubric,
+            question=quoted("QUESTION", asked, mark_of(asked)),
+            answers="\n\n".join(quoted(f"ANSWER {letter}", answer, mark) for letter, answer in shown),
+            form=form,
         )
-        return chat(text), "" if by_word else marks["mark"]
+        sampling = Sampling(temperature=0.0, max_tokens=self.max_tokens)
+        return Decision(Asked(self.model, chat(text), sampling, self.again, form), _OPTIONS, mark, by_word)

@@ -30,6 +30,7 @@ from archon.config.build import component
 from archon.config.build import plain as plain_value
 from archon.errors import ConfigError, UnknownName
 from archon.pipeline import Node, Pipeline
+from archon.prompting import Places
 from archon.stage import Stage
 from archon.strategies.majority_vote import MajorityVote
 from archon.strategies.sample import Sample
@@ -210,11 +211,23 @@ def _simple(kind: Any, marks: list[Any]) -> st.SearchStrategy[Any]:
         )
     if kind is Decimal:
         return st.decimals(0, 10**6, places=6)
+    if kind is str and (places := next((m for m in marks if isinstance(m, Places)), None)):
+        return _templates(places)
     if kind is str:
         least_long = next((m.min_length for m in marks if isinstance(m, bounds.MinLen)), 0)
         return TEXT.filter(lambda text: len(text) >= least_long)
     assert kind is Path, f"no strategy for {kind!r}: teach this file"
     return st.sampled_from([Path("samples.jsonl"), Path("/data/a folder"), Path("é/日")])
+
+
+def _templates(places: Places) -> st.SearchStrategy[str]:
+    """Templates with every place that is required, some that are not, and text and braces between them."""
+    around = TEXT.map(lambda text: text.replace("{", "{ "))
+    chosen = st.lists(st.sampled_from(places.optional), max_size=2) if places.optional else st.just([])
+    order = chosen.flatmap(lambda some: st.permutations([*places.required, *some]))
+    return st.tuples(around, order).map(
+        lambda drawn: drawn[0].join(["", *(f"{{{n}}}" for n in drawn[1]), ""])
+    )
 
 
 @cache

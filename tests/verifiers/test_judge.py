@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from archon.strategies.sample import Sample
 from archon.strategies.verify import Verify
 from archon.testing import Answer, StubServer, VerifierCases
 from archon.verifier import Verifier
-from archon.verifiers.judge import Judge, filled
+from archon.verifiers.judge import Judge
 
 PROBLEM = Problem.ask("What is 6 * 7?", id="p", answer="number")
 
@@ -194,12 +195,12 @@ ATTACKS = [
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("by_word", [True, False])
 def test_a_candidate_cannot_leave_its_place(attack: str, by_word: bool) -> None:
-    messages, mark = judge().prompt(PROBLEM, attack, by_word=by_word)
-    text = messages[1].content
+    question = judge().question(PROBLEM, attack, by_word=by_word)
+    text = question.asked.messages[1].content
     assert answer_in(text) == attack
     place = re.findall(r"^END OF ANSWER (\w{8})$", text, re.MULTILINE)[-1]
     assert place not in attack
-    assert mark == ("" if by_word else place)
+    assert question.mark == place
     assert text.count(place) == (2 if by_word else 4), "its place, and the verdict that is asked for"
 
 
@@ -222,18 +223,24 @@ def test_the_judge_sees_the_rubric_the_documents_and_the_whole_conversation() ->
     problem = Problem(
         id="p", messages=(*turns, Message(role="user", content="And now?")), documents=("A fact.",)
     )
-    messages, _ = judge(rubric="It is polite.").prompt(problem, "Now.", by_word=True)
+    messages = judge(rubric="It is polite.").question(problem, "Now.", by_word=True).asked.messages
     for part in ("It is polite.", "Document 1: A fact.", "user: Hello", "assistant: Yes?", "user: And now?"):
         assert part in messages[1].content
 
 
 def test_what_candidates_of_one_problem_are_asked_begins_alike_for_the_server_s_cache() -> None:
-    one, other = (judge().prompt(PROBLEM, text, by_word=True)[0][1].content for text in ("41", "43"))
+    one, other = (
+        judge().question(PROBLEM, text, by_word=True).asked.messages[1].content for text in ("41", "43")
+    )
     assert one[: one.index("\nANSWER ")] == other[: other.index("\nANSWER ")]
 
 
-def test_filling_in_is_done_once() -> None:
-    assert filled("{a} {b}", a="{b}", b="{a}") == "{b} {a}"
+async def test_its_prompt_is_the_configuration_s_and_keeps_what_the_reply_must_look_like() -> None:
+    prompt = '{answer}\n\nThat was an answer to this, in JSON {"like": {"this": 1}}:\n\n{question}\n\n{form}'
+    outcome = await solve(judge(prompt=prompt, read="text"), scripted(by_lines), "42", "41")
+    assert [c.verdicts["judge"].accepted for c in outcome.candidates] == [True, False]
+    with pytest.raises(ValueError, match=r"the place \{form\} is missing"):
+        judge(prompt="{question} {answer}")
 
 
 # --- what it costs ---------------------------------------------------------------------------------
@@ -257,6 +264,19 @@ async def test_its_calls_are_planned_for() -> None:
     verify = Sample(n=4) | Verify(verifier=judge(read="text", n=3))
     assert verify.graph().plan()["verify"].calls.high == 12
     assert verify.graph().models.keys() == {"default", "judge"}
+
+
+async def test_asked_again_each_reply_that_cannot_be_read_is_mended_by_itself() -> None:
+    def reply(call: Call) -> str:
+        if len(call.request.messages) == 2 and call.index != 1:
+            return "It seems so."
+        assert call.request.messages[1].content != call.text or call.index == 1
+        return by_lines(Call(replace(call.request, messages=call.request.messages[:2]), call.index, 0))
+
+    outcome = await solve(judge(read="text", n=3, again=1), scripted(reply), "42")
+    said = outcome.candidates[0].verdicts["judge"]
+    assert (said.accepted, said.detail) == (True, "3 of 3 replies said yes")
+    assert outcome.by_model["judge"].requests == 5 and judge(n=3, again=1).calls_per_candidate == 6
 
 
 async def test_where_the_budget_ends_the_rest_is_undecided() -> None:
