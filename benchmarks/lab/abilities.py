@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import click
 
-from archon.backends.base import Backend
 from archon.benchmarks.lab import chain, formats
 from archon.benchmarks.lab.family import Task, tasks
 from archon.benchmarks.lab.training.attempts import Attempt, graded
 from archon.benchmarks.lab.training.data import FAMILIES
-from archon.benchmarks.lab.training.rollouts import Asked, attempted, opened, sampled
+from archon.benchmarks.lab.training.rollouts import Asked, Draw, attempted, opened
 from archon.benchmarks.statistics.intervals import wilson
 
 _ROOM = 700
@@ -44,24 +43,24 @@ class Figure(NamedTuple):
         return f"{line}   {self.beside}" if self.beside else line
 
 
-async def figures(backend: Backend, per_level: int) -> AsyncIterator[Figure]:
+async def figures(draw: Draw, per_level: int) -> AsyncIterator[Figure]:
     """All of them, each when it is known."""
     for family in FAMILIES.values():
         drawn = [t for level in family.levels for t in islice(tasks(family, level, "test", 9), per_level)]
-        attempts = await attempted(backend, drawn, 4, temperature=0.8, seed=11)
-        found = await _verifying(backend, family.name, attempts)
-        found += await _criticising(backend, family.name, attempts)
-        found += await _fusing(backend, family.name, drawn, attempts)
+        attempts = await attempted(draw, drawn, 4, temperature=0.8, seed=11)
+        found = await _verifying(draw, family.name, attempts)
+        found += await _criticising(draw, family.name, attempts)
+        found += await _fusing(draw, family.name, drawn, attempts)
         if family.name == "listfn":
-            found += await _planning(backend, drawn, attempts)
+            found += await _planning(draw, drawn, attempts)
         if family.name == "chain":
-            found += await _taking_apart(backend, drawn, attempts)
+            found += await _taking_apart(draw, drawn, attempts)
         for figure in found:
             yield figure
 
 
-async def _verifying(backend: Backend, family: str, attempts: Sequence[Attempt]) -> list[Figure]:
-    said = await _answers(backend, [formats.verify(a.task.question, a.reply) for a in attempts])
+async def _verifying(draw: Draw, family: str, attempts: Sequence[Attempt]) -> list[Figure]:
+    said = await _answers(draw, [formats.verify(a.task.question, a.reply) for a in attempts])
     share = _share(a.right for a in attempts)
     accepted = [a for s, a in zip(said, attempts, strict=True) if s == "yes"]
     return [
@@ -73,23 +72,23 @@ async def _verifying(backend: Backend, family: str, attempts: Sequence[Attempt])
     ]  # fmt: skip
 
 
-async def _criticising(backend: Backend, family: str, attempts: Sequence[Attempt]) -> list[Figure]:
+async def _criticising(draw: Draw, family: str, attempts: Sequence[Attempt]) -> list[Figure]:
     ask = formats.counterexample if family == "listfn" else formats.critique
     off = [a for a in attempts if a.wrong]
-    said = await _answers(backend, [ask(a.task.question, a.reply) for a in off])
+    said = await _answers(draw, [ask(a.task.question, a.reply) for a in off])
     found = _grouped((a.task, s == str(a.wrong)) for s, a in zip(said, off, strict=True))
     common = max(Counter(a.wrong for a in off).values(), default=0) / max(1, len(off))
     return [Figure(family, "critique: finds what is wrong first", found, f"always one: {common:.1%}")]
 
 
 async def _fusing(
-    backend: Backend, family: str, drawn: Sequence[Task], attempts: Sequence[Attempt]
+    draw: Draw, family: str, drawn: Sequence[Task], attempts: Sequence[Attempt]
 ) -> list[Figure]:
     groups = [attempts[i : i + 4] for i in range(0, len(attempts), 4)]
     asked = [formats.fuse(g[0].task.question, [a.reply for a in g]) for g in groups]
     fit = [len(question) < _ROOM for question in asked]
     drawn, groups, asked = list(compress(drawn, fit)), list(compress(groups, fit)), list(compress(asked, fit))
-    fused = await _graded(drawn, await _answers(backend, asked))
+    fused = await _graded(drawn, await _answers(draw, asked))
     beside = (
         f"one of the 4: {_share(a.right for g in groups for a in g):.1%}, "
         f"majority: {_share(map(_majority, groups)):.1%}, "
@@ -106,23 +105,23 @@ def _majority(group: Sequence[Attempt]) -> bool:
     return next(a.right for a in group if answer(a) == common)
 
 
-async def _planning(backend: Backend, drawn: Sequence[Task], attempts: Sequence[Attempt]) -> list[Figure]:
-    plans = await _answers(backend, [formats.plan(t.question) for t in drawn], temperature=0.8)
+async def _planning(draw: Draw, drawn: Sequence[Task], attempts: Sequence[Attempt]) -> list[Figure]:
+    plans = await _answers(draw, [formats.plan(t.question) for t in drawn], temperature=0.8)
     own = [formats.planned(t.question, plan) for t, plan in zip(drawn, plans, strict=True)]
     true = [formats.planned(t.question, ", ".join(t.given["plan"])) for t in drawn]
     beside = f"without a plan: {_share(a.right for a in attempts):.1%}"
     return [
-        Figure("listfn", f"plan: a program from {what}", await _graded(drawn, await _answers(backend, asked)), beside)
+        Figure("listfn", f"plan: a program from {what}", await _graded(drawn, await _answers(draw, asked)), beside)
         for what, asked in (("its own plan", own), ("a true plan", true))
     ]  # fmt: skip
 
 
-async def _taking_apart(backend: Backend, drawn: Sequence[Task], attempts: Sequence[Attempt]) -> list[Figure]:
-    splits = await _answers(backend, [formats.split(t.question) for t in drawn])
+async def _taking_apart(draw: Draw, drawn: Sequence[Task], attempts: Sequence[Attempt]) -> list[Figure]:
+    splits = await _answers(draw, [formats.split(t.question) for t in drawn])
     known = [[f"{n}={t.given['values'][n]}" for n in t.given["order"][:-1]] for t in drawn]
     longer = [(t, k) for t, k in zip(drawn, known, strict=True) if k]
-    cut = await _answers(backend, [formats.reduce(t.question, ", ".join(k)) for t, k in longer])
-    solved = await asyncio.gather(*(_by_parts(backend, t, s) for t, s in zip(drawn, splits, strict=True)))
+    cut = await _answers(draw, [formats.reduce(t.question, ", ".join(k)) for t, k in longer])
+    solved = await asyncio.gather(*(_by_parts(draw, t, s) for t, s in zip(drawn, splits, strict=True)))
     return [
         Figure("chain", "split: the needed assignments in order",
                [[s == chain.split(t)] for s, t in zip(splits, drawn, strict=True)]),
@@ -153,20 +152,20 @@ def _share(outcomes: Iterable[bool]) -> float:
     return sum(known) / max(1, len(known))
 
 
-async def _by_parts(backend: Backend, task: Task, split: str) -> bool:
+async def _by_parts(draw: Draw, task: Task, split: str) -> bool:
     """Whether the model's own split, each part asked by itself, gives the answer."""
     values: dict[str, str] = {}
     wanted = task.question.rpartition(" ")[2].rstrip(".")
     for line in split.split("\n"):
         name, _, made = line.partition("=")
         operands: Mapping[str, str] = {c: values[c] for c in made if c in values}
-        (values[name],) = await _answers(backend, [chain.question({**operands, name: made}, name)])
+        (values[name],) = await _answers(draw, [chain.question({**operands, name: made}, name)])
     return values.get(wanted) == task.answer
 
 
-async def _answers(backend: Backend, questions: Iterable[str], *, temperature: float = 0.0) -> list[str]:
+async def _answers(draw: Draw, questions: Iterable[str], *, temperature: float = 0.0) -> list[str]:
     asked = [Asked(q) for q in questions]
-    return [some[0] for some in await sampled(backend, asked, 1, temperature=temperature, seed=5)]
+    return [some[0] for some in await draw(asked, 1, temperature=temperature, seed=5)]
 
 
 @click.command()
@@ -181,8 +180,8 @@ def main(weights: str, per_level: int) -> None:
     """
 
     async def account() -> None:
-        async with opened(weights) as backend:
-            async for figure in figures(backend, per_level):
+        async with opened(weights) as draw:
+            async for figure in figures(draw, per_level):
                 print(figure, flush=True)
 
     asyncio.run(account())

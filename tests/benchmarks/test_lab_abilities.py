@@ -12,6 +12,7 @@ from archon.benchmarks.lab import abilities, chain, formats
 from archon.benchmarks.lab.abilities import Figure, figures
 from archon.benchmarks.lab.family import tasks
 from archon.benchmarks.lab.training.data import FAMILIES
+from archon.benchmarks.lab.training.rollouts import drawing
 
 
 class Knowing:
@@ -51,7 +52,7 @@ def level_of(question: str) -> int:
 
 async def test_who_knows_everything_gets_everything_right() -> None:
     backend = Scripted(reply=Knowing()).connect()
-    found = [figure async for figure in figures(backend, 1)]
+    found = [figure async for figure in figures(drawing(backend), 1)]
     assert {f.what for f in found if not all(all(some) for some in f.outcomes)} == set()
     assert len(found) == 3 * 4 + 2 + 2 + 6
     by_parts = [f for f in found if "part by part" in f.what]

@@ -7,8 +7,10 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,14 @@ from archon.backends.nano.writing import write_folder
 from archon.benchmarks.lab.family import Split, Task
 from archon.benchmarks.lab.training.attempts import Attempt, task_set
 from archon.benchmarks.lab.training.data import exchanges
+from archon.benchmarks.lab.training.feed import Source
 from archon.benchmarks.lab.training.labels import Labelled
 from archon.benchmarks.lab.training.language import Schedule, train
 from archon.benchmarks.lab.training.lessons import lessons
 from archon.benchmarks.lab.training.model import Language, Reward, Shape
 from archon.benchmarks.lab.training.rewards import area_under_curve, calibration, scored, train_rewards
-from archon.benchmarks.lab.training.rollouts import attempted, by_outcome, labelled, opened
+from archon.benchmarks.lab.training.rollouts import Draw, attempted, by_outcome, labelled, opened
+from archon.benchmarks.lab.training.sampler import Sampler
 
 _SHAPE = Shape()
 
@@ -43,8 +47,15 @@ _SHAPE = Shape()
 @click.option("--second", default=12.0, metavar="MINUTES", help="Training on lessons from its own samples.")
 @click.option("--rewards", default=8.0, metavar="MINUTES", help="Training each reward model.")
 @click.option("--per-level", default=120, metavar="N", help="Tasks of each family and level to sample.")
+@click.option(
+    "--rolled", default=1, metavar="N", help="Of twelve samples of a task, those with Monte Carlo labels."
+)
+@click.option("--tokens", type=int, metavar="N", help="Of one step: 4,096; on a GPU 65,536.")
 @click.option("--start", type=click.Path(path_type=Path), metavar="DIR", help="Go on from these weights.")
-def main(out: Path, start: Path | None, first: float, second: float, rewards: float, per_level: int) -> None:
+def main(
+    out: Path, start: Path | None, first: float, second: float, rewards: float, per_level: int, rolled: int,
+    tokens: int | None,
+) -> None:  # fmt: skip
     """Train the language model, then the reward models on its roll-outs. What is there already is not made again,
     so that a training that was broken off goes on at the last part that it began.
 
@@ -52,51 +63,66 @@ def main(out: Path, start: Path | None, first: float, second: float, rewards: fl
     python -m archon.benchmarks.lab.training --out nano
     """
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew, for 10 ms, at every shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokens = tokens or (4096 if device == "cpu" else 65536)
     out.mkdir(parents=True, exist_ok=True)
 
-    def language(name: str, start: Path | None, source: Any, minutes: float) -> None:
+    def language(name: str, start: Path | None, source: Source, minutes: float) -> None:
         net = Language(_SHAPE) if start is None else _read(Language(_SHAPE), start)
-        steps = int(minutes * 6000 / 60)
-        losses = train(net, source(), Schedule(steps, minutes=minutes, rate=5e-3 if name == "first" else 2e-3), device,
-                       keep=lambda: _save(net, out / f"{name}.so-far"))  # fmt: skip
+        schedule = Schedule(minutes, tokens, rate=5e-3 if name == "first" else 2e-3)
+        losses = train(net, source, schedule, device, keep=lambda: _save(net, out / f"{name}.so-far"))
         _note(out, name, {"losses": losses})
         _save(net, out / name)
 
-    _once(out / "first", lambda: language("first", start, lambda: exchanges(0), first))
+    _once(out / "first", lambda: language("first", start, exchanges, first))
 
     def sample() -> Sequence[Attempt]:
-        drawn = task_set(per_level, "train", 1)
-        return asyncio.run(_attempts(out / "first", drawn))
+        return asyncio.run(_attempts(out / "first", task_set(per_level, "train", 1), device))
 
     def label(split: Split) -> Callable[[], Sequence[Labelled]]:
         some = per_level if split == "train" else max(1, per_level // 6)
-        return lambda: asyncio.run(_labels(out / "lm", some, split))
+        return lambda: asyncio.run(_labels(out / "lm", some, split, rolled, device))
 
     attempts = _kept(out / "samples.jsonl", Attempt, sample)
-    _once(out / "lm", lambda: language("lm", out / "first", lambda: lessons(attempts, 1), second))
+    taught = partial(lessons, attempts)
+    _once(out / "lm", lambda: language("lm", out / "first", lambda seed: taught(seed + 1), second))
     splits: tuple[Split, ...] = ("train", "dev")
     data = {split: _kept(out / f"labels-{split}.jsonl", Labelled, label(split)) for split in splits}
-    _once(out / "prm", lambda: _reward(out, "prm", data, rewards, device))
-    _once(out / "orm", lambda: _reward(out, "orm", _ends(data), rewards, device))
+    schedule = Schedule(rewards, tokens, rate=2e-3)
+    _once(out / "prm", lambda: _reward(out, "prm", data, schedule, device))
+    _once(out / "orm", lambda: _reward(out, "orm", _ends(data), schedule, device))
 
 
-async def _attempts(weights: Path, drawn: Sequence[Task]) -> list[Attempt]:
-    async with opened(weights) as backend:
-        return await attempted(backend, drawn, 8, temperature=1.0, seed=1)
+@asynccontextmanager
+async def _drawing(weights: Path, device: str) -> AsyncIterator[Draw]:
+    """The numpy engine; on a GPU, torch."""
+    if device != "cpu":
+        yield Sampler(_read(Language(_SHAPE), weights), device)
+        return
+    async with opened(weights) as draw:
+        yield draw
 
 
-async def _labels(weights: Path, per_level: int, split: Split) -> list[Labelled]:
-    """One attempt at each task has labels from continuations. The others have those of their own outcome: at every
+async def _attempts(weights: Path, drawn: Sequence[Task], device: str) -> list[Attempt]:
+    async with _drawing(weights, device) as draw:
+        return await attempted(draw, drawn, 8, temperature=1.0, seed=1)
+
+
+async def _labels(weights: Path, per_level: int, split: Split, rolled: int, device: str) -> list[Labelled]:
+    """Some attempts at each task have labels from continuations. The others have those of their own outcome: at every
     place in the training data (a single roll-out from there), and at their ends alone where we measure."""
     drawn = task_set(per_level, split, 2)
     many = 12 if split == "train" else 4
-    async with opened(weights) as backend:
-        attempts = await attempted(backend, drawn, many, temperature=1.0, seed=2)
+    async with _drawing(weights, device) as draw:
+        attempts = await attempted(draw, drawn, many, temperature=1.0, seed=2, where=False)
         rng = random.Random(0)
-        kept = {i + rng.randrange(many) for i in range(0, len(attempts), many)}
+        kept = {
+            i + at for i in range(0, len(attempts), many) for at in rng.sample(range(many), min(rolled, many))
+        }
         chosen = [attempts[i] for i in sorted(kept)]
-        data = await labelled(backend, chosen, 8, temperature=0.8, seed=3)
+        data = await labelled(draw, chosen, 8, temperature=0.8, seed=3)
     others = [a for i, a in enumerate(attempts) if i not in kept]
     return data + [by_outcome(a, everywhere=split == "train") for a in others]
 
@@ -112,11 +138,11 @@ def _ends(data: Mapping[Split, Sequence[Labelled]]) -> dict[Split, list[Labelled
 
 
 def _reward(
-    out: Path, name: str, data: Mapping[Split, Sequence[Labelled]], minutes: float, device: str
+    out: Path, name: str, data: Mapping[Split, Sequence[Labelled]], schedule: Schedule, device: str
 ) -> None:
     net = Reward(_SHAPE)
     net.model.load_state_dict({k.removeprefix("model."): v for k, v in _weights(out / "lm").items()})
-    train_rewards(net, data["train"], Schedule(int(minutes * 100), minutes=minutes, rate=2e-3), device)
+    train_rewards(net, data["train"], schedule, device)
     report: dict[str, Any] = {}
     said = scored(net, data["dev"], device)
     for family in sorted({d.family for d in data["dev"]}):

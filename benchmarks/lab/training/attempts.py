@@ -40,8 +40,8 @@ def task_set(per_level: int, split: Split, seed: int) -> list[Task]:
     return drawn
 
 
-async def graded(attempts: Sequence[Attempt]) -> None:
-    """Fill in how each did; programs run in the sandbox."""
+async def graded(attempts: Sequence[Attempt], *, where: bool = True) -> None:
+    """Fill in how each did, and `where` it goes wrong; programs run in the sandbox."""
     programs: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         if attempt.task.family == "listfn":
@@ -49,8 +49,9 @@ async def graded(attempts: Sequence[Attempt]) -> None:
             continue
         lines = attempt.reply.split("\n")
         attempt.right = lines[-1] == attempt.task.answer
-        off = (i for i, line in enumerate(lines, 1) if _value(line) != attempt.task.answer)
-        attempt.wrong = 0 if attempt.right else next(off, len(lines))
+        if where and not attempt.right:
+            off = (i for i, line in enumerate(lines, 1) if _value(line) != attempt.task.answer)
+            attempt.wrong = next(off, len(lines))
     async with Session() as session:
         await asyncio.gather(*(_run(session, group) for group in programs.values()))
 
@@ -68,9 +69,11 @@ def _value(line: str) -> str | None:
 async def _run(session: Session, group: Sequence[Attempt]) -> None:
     examples = group[0].task.given["examples"]
     suite = Suite(cases=tuple(Case(args=(x,), expected=y) for x, y in examples))
-    programs = [Program(source=a.reply, entry_point="f") for a in group]
-    reports = await session.test_many(programs, suite, _LIMITS)
-    for attempt, report in zip(group, reports, strict=True):
+    sources = list(dict.fromkeys(a.reply for a in group))
+    programs = [Program(source=source, entry_point="f") for source in sources]
+    reports = dict(zip(sources, await session.test_many(programs, suite, _LIMITS), strict=True))
+    for attempt in group:
+        report = reports[attempt.reply]
         attempt.right = report.status == "passed"
         off = (i for i, test in enumerate(report.tests[:3], 1) if test.status != "passed")
         attempt.wrong = next(off, 0)

@@ -16,8 +16,8 @@ from archon.benchmarks.lab.listfn import ListFn
 FAMILIES: Mapping[str, Family] = {f.name: f for f in (Arith(), ListFn(), Chain())}
 _SHARES: Mapping[str, tuple[float, Mapping[int, float]]] = {
     "arith": (2, {1: 4, 2: 5, 3: 5, 4: 4, 5: 2, 6: 0.5}),
-    "listfn": (6, {1: 6, 2: 5, 3: 3, 4: 2, 5: 1}),
-    "chain": (2, {1: 4, 2: 4, 3: 4, 4: 3, 5: 2, 6: 1}),
+    "listfn": (6, {1: 4, 2: 5, 3: 4, 4: 3, 5: 2}),
+    "chain": (4, {1: 3, 2: 4, 3: 4, 4: 4, 5: 3, 6: 2}),
 }
 """How often a family is drawn, and each of its levels."""
 
@@ -55,9 +55,9 @@ def exchange(task: Task, rng: random.Random) -> Exchange:
         return Exchange(formats.planned(task.question, steps), task.solution)
     if task.family == "chain" and draw < 0.7:
         order = task.given["order"]
-        if draw < 0.1:
+        if draw < 0.25:
             return Exchange(formats.split(task.question), chain.split(task))
-        if draw < 0.6:
+        if draw < 0.5:
             return Exchange(*chain.part(task, rng.choice(order)))
         if len(order) > 1:
             known = order[: rng.randint(1, len(order) - 1)]

@@ -6,7 +6,9 @@ by `transformers` and by vLLM alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,13 @@ class Shape:
     max_position_embeddings: int = 1024
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+
+
+class Cache(NamedTuple):
+    """What one layer remembers of a batch: keys and values, (batch, time, heads, head)."""
+
+    keys: Tensor
+    values: Tensor
 
 
 class Norm(nn.Module):
@@ -54,8 +63,31 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(s.hidden_size, kv, bias=False)
         self.o_proj = nn.Linear(heads, s.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Every position looks at itself and what stands before it."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
+        """Every position looks at itself and what stands before it, all of which a `cache` is to remember."""
+        q, k, v = self._heads(x, cos, sin)
+        if cache is not None:
+            cache.keys[:, : k.shape[2]] = k.transpose(1, 2)
+            cache.values[:, : v.shape[2]] = v.transpose(1, 2)
+        groups = self.s.num_attention_heads // self.s.num_key_value_heads
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, at: Tensor, seen: int) -> Tensor:
+        """One more position of each row, `at` its own place, all of them below `seen`."""
+        s, rows = self.s, torch.arange(len(x), device=x.device)
+        q, k, v = self._heads(x, cos, sin)
+        cache.keys[rows, at], cache.values[rows, at] = k[:, :, 0], v[:, :, 0]
+        keys, values = cache.keys[:, :seen], cache.values[:, :seen]
+        q = q[:, :, 0].view(len(x), s.num_key_value_heads, -1, s.head_dim)
+        weights = torch.einsum("bkgd,btkd->bkgt", q, keys).float() * s.head_dim**-0.5
+        later = torch.arange(seen, device=x.device)[None] > at[:, None]
+        weights = weights.masked_fill(later[:, None, None], -torch.inf).softmax(-1)
+        mixed = torch.einsum("bkgt,btkd->bkgd", weights.to(values.dtype), values)
+        return self.o_proj(mixed.reshape(len(x), 1, -1))
+
+    def _heads(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s, (batch, time, _) = self.s, x.shape
 
         def heads(y: Tensor, count: int) -> Tensor:
@@ -66,11 +98,7 @@ class Attention(nn.Module):
             heads(self.k_proj(x), s.num_key_value_heads),
             heads(self.v_proj(x), s.num_key_value_heads),
         )
-        q, k = _turn(q, cos, sin), _turn(k, cos, sin)
-        groups = s.num_attention_heads // s.num_key_value_heads
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+        return _turn(q, cos, sin).to(v.dtype), _turn(k, cos, sin).to(v.dtype), v
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -102,9 +130,14 @@ class Layer(nn.Module):
         self.input_layernorm = Norm(s.hidden_size, s.rms_norm_eps)
         self.post_attention_layernorm = Norm(s.hidden_size, s.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
         """Attend, then feed forward, each beside what was there."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, at: Tensor, seen: int) -> Tensor:
+        """The same for one more position of each row."""
+        x = x + self.self_attn.step(self.input_layernorm(x), cos, sin, cache, at, seen)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -113,6 +146,7 @@ class Trunk(nn.Module):
 
     def __init__(self, s: Shape) -> None:
         super().__init__()
+        self.shape = s
         self.embed_tokens = nn.Embedding(s.vocab_size, s.hidden_size)
         self.layers = nn.ModuleList(Layer(s) for _ in range(s.num_hidden_layers))
         self.norm = Norm(s.hidden_size, s.rms_norm_eps)
@@ -127,13 +161,22 @@ class Trunk(nn.Module):
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.normal_(weight, std=0.02 / (2 * s.num_hidden_layers) ** 0.5)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states, (batch, time, hidden)."""
+    def forward(self, tokens: Tensor, caches: Sequence[Cache] = ()) -> Tensor:
+        """Hidden states, (batch, time, hidden); `caches`, one a layer, are to remember them."""
         x = self.embed_tokens(tokens)
         cos = self.cos[: tokens.shape[1]]
         sin = self.sin[: tokens.shape[1]]
-        for layer in self.layers:
-            x = layer(x, cos, sin)
+        remembering: list[Cache | None] = [*caches] or [None] * len(self.layers)
+        for layer, cache in zip(self.layers, remembering, strict=True):
+            x = layer(x, cos, sin, cache)
+        return self.norm(x)
+
+    def step(self, tokens: Tensor, caches: Sequence[Cache], at: Tensor, seen: int) -> Tensor:
+        """Hidden states of one more token of each row, (batch, 1, hidden)."""
+        x = self.embed_tokens(tokens[:, None])
+        cos, sin = self.cos[at][:, None, None], self.sin[at][:, None, None]
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer.step(x, cos, sin, cache, at, seen)
         return self.norm(x)
 
 
@@ -146,7 +189,11 @@ class Language(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits, (batch, time, vocabulary)."""
-        return functional.linear(self.model(tokens), self.model.embed_tokens.weight)
+        return self.logits(self.model(tokens))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of hidden states."""
+        return functional.linear(hidden, self.model.embed_tokens.weight)
 
 
 class Reward(nn.Module):

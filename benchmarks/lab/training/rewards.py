@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,37 +25,51 @@ from archon.benchmarks.lab.training.model import Reward
 from archon.benchmarks.lab.training.optimisers import Optimisers
 
 
+class _Laid(NamedTuple):
+    """A labelled reply as the models read it."""
+
+    tokens: NDArray[np.uint8]
+    places: list[int]
+    labels: list[float]
+
+
 def train_rewards(net: Reward, data: Sequence[Labelled], schedule: Schedule, device: str = "cpu") -> None:
     """Train in place: cross-entropy against the labels, each a probability."""
     net.to(device).train()
     optimisers = Optimisers(net, schedule.rate)
-    started, recent = time.monotonic(), 0.0
-    for step, batch in enumerate(_batches(data, schedule.tokens)):
+    started = time.monotonic()
+    recent = torch.zeros((), device=device)
+    for step, batch in enumerate(_endless(_laid(data), schedule.tokens)):
         done = max(step / schedule.steps, (time.monotonic() - started) / 60 / schedule.minutes)
         if done >= 1:
             break
-        rows, columns, labels = zip(
-            *((r, one.place(p), v) for r, one in enumerate(batch) for p, v in one.labels.items()), strict=True
-        )
-        scores = net(_padded(batch, device))[list(rows), list(columns)]
-        loss = functional.binary_cross_entropy_with_logits(scores, torch.tensor(labels, device=device))
+        rows = [r for r, one in enumerate(batch) for _ in one.places]
+        columns = [p for one in batch for p in one.places]
+        labels = torch.tensor([v for one in batch for v in one.labels], device=device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            scores = net(_padded(batch, device))
+        loss = functional.binary_cross_entropy_with_logits(scores[rows, columns].float(), labels)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimisers.step(schedule.at(done))
-        recent += loss.item() / 50
+        recent += loss.detach() / 50
         if step % 50 == 49:
-            print(f"step {step + 1:5d}  loss {recent:.4f}", flush=True)
-            recent = 0.0
+            print(f"step {step + 1:5d}  loss {recent.item():.4f}", flush=True)
+            recent.zero_()
 
 
 @torch.no_grad()
-def scored(net: Reward, data: Sequence[Labelled], device: str = "cpu") -> list[dict[int, float]]:
+def scored(
+    net: Reward, data: Sequence[Labelled], device: str = "cpu", tokens: int = 32768
+) -> list[dict[int, float]]:
     """What it says at each labelled place, as probabilities."""
     net.to(device).eval()
-    said = []
-    for one in data:
-        scores = net(torch.tensor([one.tokens], device=device))[0].sigmoid()
-        said.append({p: float(scores[one.place(p)]) for p in one.labels})
+    laid = _laid(data)
+    said: list[dict[int, float]] = [{} for _ in data]
+    for batch in _cut(sorted(range(len(laid)), key=lambda i: len(laid[i].tokens)), laid, tokens):
+        scores = net(_padded([laid[i] for i in batch], device)).sigmoid().cpu()
+        for row, i in zip(scores, batch, strict=True):
+            said[i] = {p: float(row[at]) for p, at in zip(data[i].labels, laid[i].places, strict=True)}
     return said
 
 
@@ -82,20 +97,37 @@ def calibration(
     return sum(n * abs(s - o) for s, o, n in table) / max(1, len(scores)), table
 
 
-def _batches(data: Sequence[Labelled], tokens: int) -> Iterator[list[Labelled]]:
+def _laid(data: Sequence[Labelled]) -> list[_Laid]:
+    return [
+        _Laid(np.array(d.tokens, np.uint8), [d.place(p) for p in d.labels], list(d.labels.values()))
+        for d in data
+    ]
+
+
+def _endless(data: Sequence[_Laid], tokens: int) -> Iterator[list[_Laid]]:
     rng = random.Random(0)
     while True:
-        order = sorted(data, key=lambda one: (len(one.tokens) // 8, rng.random()))
-        cut: list[list[Labelled]] = [[]]
-        for one in order:
-            if cut[-1] and (len(cut[-1]) + 1) * len(one.tokens) > tokens:
-                cut.append([])
-            cut[-1].append(one)
+        order = sorted(range(len(data)), key=lambda i: (len(data[i].tokens) // 8, rng.random()))
+        cut = list(_cut(order, data, tokens))
         rng.shuffle(cut)
-        yield from cut
+        for batch in cut:
+            yield [data[i] for i in batch]
 
 
-def _padded(batch: Sequence[Labelled], device: str) -> torch.Tensor:
-    rows = [one.tokens for one in batch]
-    longest = max(map(len, rows))
-    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows], device=device)
+def _cut(order: Sequence[int], data: Sequence[_Laid], tokens: int) -> Iterator[list[int]]:
+    """Batches of about so many tokens, of what comes ordered by length."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * len(data[i].tokens) > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _padded(batch: Sequence[_Laid], device: str) -> torch.Tensor:
+    rows = np.full((len(batch), max(len(one.tokens) for one in batch)), PAD, np.uint8)
+    for row, one in zip(rows, batch, strict=True):
+        row[: len(one.tokens)] = one.tokens
+    return torch.from_numpy(rows).to(device).long()

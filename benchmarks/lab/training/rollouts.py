@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from archon.backends.base import Backend, Progress, Request, Sampling
 from archon.backends.nano.backend import Nano
@@ -25,22 +25,34 @@ class Asked(NamedTuple):
     prefix: str = ""
 
 
+class Draw(Protocol):
+    """Whatever draws replies of a model."""
+
+    async def __call__(
+        self, asked: Sequence[Asked], n: int, *, temperature: float, seed: int
+    ) -> list[list[str]]:
+        """`n` whole replies (given beginnings included) to each question, in order."""
+        ...
+
+
 @asynccontextmanager
-async def opened(weights: str | Path) -> AsyncIterator[Backend]:
-    """A nano model, closed in the end."""
+async def opened(weights: str | Path) -> AsyncIterator[Draw]:
+    """The nano engine with these weights, closed in the end."""
     backend = Nano(weights=str(weights)).connect()
     try:
-        yield backend
+        yield drawing(backend)
     finally:
         await backend.close()
 
 
-async def sampled(
-    backend: Backend, asked: Sequence[Asked], n: int, *, temperature: float, seed: int
-) -> list[list[str]]:
-    """`n` whole replies (given beginnings included) to each question, in order."""
+def drawing(backend: Backend) -> Draw:
+    """What draws with a backend."""
     gate = asyncio.Semaphore(_AT_ONCE)
-    return list(await asyncio.gather(*(_some(backend, gate, a, n, temperature, seed) for a in asked)))
+
+    async def draw(asked: Sequence[Asked], n: int, *, temperature: float, seed: int) -> list[list[str]]:
+        return list(await asyncio.gather(*(_some(backend, gate, a, n, temperature, seed) for a in asked)))
+
+    return draw
 
 
 async def _some(
@@ -54,33 +66,34 @@ async def _some(
 
 
 async def attempted(
-    backend: Backend, drawn: Sequence[Task], n: int, *, temperature: float, seed: int
+    draw: Draw, drawn: Sequence[Task], n: int, *, temperature: float, seed: int, where: bool = True
 ) -> list[Attempt]:
     """`n` graded attempts at each task."""
-    asked = [Asked(task.question) for task in drawn]
-    replies = await sampled(backend, asked, n, temperature=temperature, seed=seed)
+    replies = await draw([Asked(task.question) for task in drawn], n, temperature=temperature, seed=seed)
     attempts = [Attempt(task, reply) for task, some in zip(drawn, replies, strict=True) for reply in some]
-    await graded(attempts)
+    await graded(attempts, where=where)
     return attempts
 
 
 async def labelled(
-    backend: Backend, attempts: Sequence[Attempt], n: int, *, temperature: float, seed: int
+    draw: Draw, attempts: Sequence[Attempt], n: int, *, temperature: float, seed: int
 ) -> list[Labelled]:
     """Monte Carlo labels: from the start and from the end of each line but the last, the share of `n` continuations
     that come out right; at the end of the reply, whether it is right."""
     asked = [
-        (a, place, Asked(a.task.question, a.reply[:place])) for a in attempts for place in _places(a.reply)
+        (i, place, Asked(a.task.question, a.reply[:place]))
+        for i, a in enumerate(attempts)
+        for place in _places(a.reply)
     ]
-    replies = await sampled(backend, [q for *_, q in asked], n, temperature=temperature, seed=seed)
+    replies = await draw([q for *_, q in asked], n, temperature=temperature, seed=seed)
     ends = [
-        [Attempt(a.task, reply) for reply in some] for (a, _, _), some in zip(asked, replies, strict=True)
+        [Attempt(attempts[i].task, reply) for reply in some]
+        for (i, _, _), some in zip(asked, replies, strict=True)
     ]
-    await graded([end for some in ends for end in some])
+    await graded([end for some in ends for end in some], where=False)
     labels: list[dict[int, float]] = [{} for _ in attempts]
-    index = {id(a): i for i, a in enumerate(attempts)}
-    for (attempt, place, _), some in zip(asked, ends, strict=True):
-        labels[index[id(attempt)]][place] = sum(end.right for end in some) / len(some)
+    for (i, place, _), some in zip(asked, ends, strict=True):
+        labels[i][place] = sum(end.right for end in some) / len(some)
     for attempt, known in zip(attempts, labels, strict=True):
         known[len(attempt.reply)] = float(attempt.right)
     return [
