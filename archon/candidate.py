@@ -56,6 +56,7 @@ class Verdict:
 
 
 _NO_VERDICTS: Mapping[str, Verdict] = MappingProxyType({})
+_NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Candidate:
     """Log-probabilities of its tokens, where asked for."""
     verdicts: Mapping[str, Verdict] = field(default_factory=lambda: _NO_VERDICTS)
     """Verdicts by verifier name."""
+    notes: Mapping[str, str] = field(default_factory=lambda: _NO_NOTES)
+    """What was said of it in words, such as a critique, by the stage that said it."""
     usage: Usage = NOTHING
     """What writing it used."""
 
@@ -114,11 +117,19 @@ class Candidate:
         """This candidate with one verdict more (or replaced)."""
         return replace(self, verdicts=MappingProxyType({**self.verdicts, verdict.verifier: verdict}))
 
+    def with_note(self, stage: str, text: str) -> Candidate:
+        """This candidate with what a stage says of it in words."""
+        return replace(self, notes=MappingProxyType({**self.notes, stage: text}))
+
     def merged(self, other: Candidate) -> Candidate:
-        """This candidate with the verdicts that another branch gave it."""
-        if other.verdicts == self.verdicts:
+        """This candidate with the verdicts and notes that another branch gave it."""
+        if other.verdicts == self.verdicts and other.notes == self.notes:
             return self
-        return replace(self, verdicts=MappingProxyType({**self.verdicts, **other.verdicts}))
+        return replace(
+            self,
+            verdicts=MappingProxyType({**self.verdicts, **other.verdicts}),
+            notes=MappingProxyType({**self.notes, **other.notes}),
+        )
 
 
 def _as_higher_is_better(verdict: Verdict | None) -> float | None:

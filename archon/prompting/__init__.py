@@ -17,6 +17,7 @@ from archon.prompting.forms import (
 )
 from archon.prompting.longer import read_items, read_json, read_section
 from archon.prompting.marks import listed, mark_of, question_of, quoted, safe, unquoted
+from archon.prompting.material import Posed, no_form, pose
 from archon.prompting.readers import (
     YES_OR_NO,
     Unread,
@@ -34,6 +35,7 @@ __all__ = [
     "YES_OR_NO",
     "Asked",
     "Places",
+    "Posed",
     "Said",
     "Unread",
     "ask",
@@ -47,7 +49,9 @@ __all__ = [
     "listed",
     "mark_of",
     "matched",
+    "no_form",
     "places_of",
+    "pose",
     "probability",
     "question_of",
     "quoted",

@@ -67,7 +67,8 @@ def places_of(template: str) -> tuple[str, ...]:
 class Places:
     """Marks a field that is a template, and checks it: `Annotated[str, Places("question", optional=("n",))]`.
 
-    A template must have every required place, and no place but these.
+    A template must have every required place, and no place but these. Of a required place's alternatives,
+    `"question|question_text"`, it must have one.
     """
 
     def __init__(self, *required: str, optional: Sequence[str] = ()) -> None:
@@ -77,7 +78,7 @@ class Places:
     @property
     def names(self) -> tuple[str, ...]:
         """All of them, the required ones first."""
-        return (*self.required, *self.optional)
+        return (*(name for one in self.required for name in one.split("|")), *self.optional)
 
     def check(self, template: str) -> str:
         """The template. Raises ValueError with everything that is wrong with it."""
@@ -85,7 +86,11 @@ class Places:
         wrong = [
             f"there is no place {{{name}}}{self._meant(name)}" for name in found if name not in self.names
         ]
-        wrong += [f"the place {{{name}}} is missing" for name in self.required if name not in found]
+        wrong += [
+            f"the place {' or '.join(f'{{{name}}}' for name in one.split('|'))} is missing"
+            for one in self.required
+            if not {*one.split("|")} & {*found}
+        ]
         if wrong:
             valid = ", ".join(f"{{{name}}}" for name in self.names) or "none"
             escape = "; for the text {word} write {{word}}" if set(found) - set(self.names) else ""
