@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,7 @@ def _drop_n(part: Any) -> None:
 
 
 @click.command(short_help="Show a run again, or compare two.")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("runs", type=click.Path(path_type=Path), metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),
@@ -248,6 +249,20 @@ def _drop_n(part: Any) -> None:
     "label",
     metavar="LABEL",
     help="Coverage for each value of a label of the problems: level, subject, ...",
+)
+@click.option(
+    "--beat",
+    "plain",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A run of plain sampling, the line to beat: what would as many tokens have bought there?",
+)
+@click.option(
+    "--selector",
+    metavar="NAME",
+    default="majority_vote",
+    show_default=True,
+    help="With --beat: what chooses among the plain samples.",
 )
 @click.option("--verifiers", is_flag=True, help="Each verifier's verdicts against the truth.")
 @click.option(
@@ -289,9 +304,11 @@ def _drop_n(part: Any) -> None:
 )
 @click.option("--pictures", is_flag=True, help="Draw the pictures again.")
 def report(
-    run: Path,
+    runs: tuple[Path, ...],
     compare: Path | None,
     label: str | None,
+    plain: Path | None,
+    selector: str,
     verifiers: bool,
     costs: str | None,
     drop_false_negatives: bool,
@@ -309,6 +326,7 @@ def report(
     archon report runs/first --json | jq .coverage
     archon report runs/first --compare runs/second
     archon report runs/first --by level
+    archon report runs/debate runs/refine --beat runs/plain
     archon report runs/first --verifiers --costs 0,1,4
     archon report runs/first --cost seconds --hardware h100-sxm --batch 64 --pictures
     """
@@ -318,6 +336,14 @@ def report(
     from archon.benchmarks import report as reports
     from archon.benchmarks.results import Results
 
+    if plain is not None:
+        if verifiers or compare is not None or label is not None or cost is not None or pictures:
+            raise click.UsageError("--beat goes with --selector and --json alone")
+        _beat(plain, runs, selector, as_json)
+        return
+    if len(runs) > 1:
+        raise click.UsageError("several runs go with --beat; otherwise name one")
+    (run,) = runs
     if verifiers and compare is not None:
         raise click.UsageError("--verifiers and --compare are two reports: ask for one of them")
     if label is not None and (verifiers or compare is not None or cost is not None):
@@ -354,6 +380,26 @@ def report(
     if pictures:
         for path in plots.draw(results, run, cost):
             print(path, file=sys.stderr)
+
+
+def _beat(plain: Path, runs: Sequence[Path], selector: str, as_json: bool) -> None:
+    from rich.console import Console
+
+    from archon.benchmarks.equal_cost import equal_cost
+    from archon.benchmarks.report import show_equal_cost
+    from archon.benchmarks.results import Results
+
+    line = Results.read(plain)
+    found = equal_cost(line, [Results.read(run) for run in runs], selector)
+    if as_json:
+        data = {
+            "plain": str(plain),
+            "selector": selector,
+            "runs": [{"run": str(run), **one.as_json()} for run, one in zip(runs, found, strict=True)],
+        }
+        print(json.dumps(data, indent=1, allow_nan=False))
+        return
+    show_equal_cost(found, line, selector, Console(width=None if sys.stdout.isatty() else 160))
 
 
 def _by(results: Any, label: str, as_json: bool, pictures: bool, console: Any) -> None:

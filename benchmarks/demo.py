@@ -41,7 +41,7 @@ class Part(NamedTuple):
 PARTS = (
     Part(
         "Arithmetic, step by step: answers vote, and a process reward model scores them",
-        LabArith, (2, 3, 4, 5), 64, ("reward_best_of_n", "reward_weighted_vote", "self_consistency"),
+        LabArith, (3, 4, 5, 6), 64, ("reward_best_of_n", "reward_weighted_vote", "self_consistency"),
     ),
     Part(
         "Functions from three examples: the examples are the tests that can be seen, 24 more are hidden",

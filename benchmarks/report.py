@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from archon.benchmarks.account import worth_showing
+from archon.benchmarks.equal_cost import Line
 from archon.benchmarks.idealised import Axis, label
 from archon.benchmarks.results import Record, Results, causes, write_whole
+from archon.benchmarks.statistics.intervals import Interval
 from archon.benchmarks.statistics.paired import Comparison
 from archon.engine import EngineFigures
 from archon.usage import Usage, describe
@@ -90,6 +92,44 @@ def show_comparison(comparison: Comparison, a: str, b: str, what: str, console: 
         f"{100 * d.value:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p = {comparison.p_value:.3g}; "
         f"better on {comparison.better}, worse on {comparison.worse}, equal on {comparison.equal}"
     )
+
+
+def show_equal_cost(lines: Sequence[Line], plain: Results, selector: str, console: Console) -> None:
+    """Print techniques beside plain sampling that costs as much (equal_cost.py)."""
+    table = Table(show_edge=False, pad_edge=False)
+    for column in (
+        "pipeline",
+        "tokens a problem",
+        "right, %",
+        "plain samples for that",
+        "right, %",
+        "difference",
+        "p",
+    ):
+        table.add_column(column, justify="left" if column == "pipeline" else "right")
+    for line in lines:
+        d = line.difference.difference
+        table.add_row(
+            escape(line.pipeline),
+            f"{line.tokens:,.0f}",
+            _hundredths(line.accuracy),
+            f"{line.samples}{'*' if line.short else ''}",
+            _hundredths(line.plain),
+            f"{100 * d.value:+.1f} \\[{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
+            f"{line.difference.p_value:.3g}",
+        )
+    console.print(table)
+    console.print(
+        f"Percent [95% interval] of {_problems(lines[0].accuracy.problems)} of {escape(plain.data['benchmark'])}, "
+        f"paired. Plain: {escape(plain.data['pipeline'])}, chosen by {escape(selector)}, with as many tokens.",
+        style="dim",
+    )
+    if any(line.short for line in lines):
+        console.print("* the plain run has no more samples; more would cost as much", style="yellow")
+
+
+def _hundredths(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} \\[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def show_by_label(data: Mapping[str, Any], console: Console) -> None:
