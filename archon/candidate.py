@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from archon.errors import ArchonError
 from archon.usage import NOTHING, Usage
+
+T = TypeVar("T")
 
 Scale = Literal["probability", "logit", "fraction", "count", "rank", "score"]
 """What a score is, so that thresholds and softmaxes mean something: a probability of being right, its
@@ -73,6 +76,8 @@ class Candidate:
     """Its index among the candidates of that stage, which is its sample index."""
     model: str = ""
     """The model that wrote it."""
+    problem: str = ""
+    """The id of the derived problem that it answers (`Run.solve`); empty where it answers the problem itself."""
     parents: tuple[str, ...] = ()
     """The candidates it was made from."""
     steps: tuple[str, ...] = ()
@@ -94,8 +99,9 @@ class Candidate:
 
     @property
     def accepted(self) -> bool:
-        """Whether it has verdicts and every one of them accepts."""
-        return bool(self.verdicts) and all(v.accepted is True for v in self.verdicts.values())
+        """Whether it has verdicts and every one of them accepts. Ranks say who is better, not who is right."""
+        said = [v.accepted is True for v in self.verdicts.values() if v.scale != "rank"]
+        return bool(said) and all(said)
 
     def score(self, verifier: str | None = None) -> float | None:
         """Its score by one verifier, or by the only one; None where there is none.
@@ -122,14 +128,28 @@ class Candidate:
         return replace(self, notes=MappingProxyType({**self.notes, stage: text}))
 
     def merged(self, other: Candidate) -> Candidate:
-        """This candidate with the verdicts and notes that another branch gave it."""
+        """This candidate with the verdicts and notes that another branch gave it.
+
+        They stand in the order in which they were given; those of branches side by side by their names, whichever
+        came first.
+        """
         if other.verdicts == self.verdicts and other.notes == self.notes:
             return self
         return replace(
-            self,
-            verdicts=MappingProxyType({**self.verdicts, **other.verdicts}),
-            notes=MappingProxyType({**self.notes, **other.notes}),
+            self, verdicts=_joined(self.verdicts, other.verdicts), notes=_joined(self.notes, other.notes)
         )
+
+
+def _joined(one: Mapping[str, T], other: Mapping[str, T]) -> Mapping[str, T]:
+    both = {**one, **other}
+    if len(both) > max(len(one), len(other)):  # neither comes from the other
+        shared = [
+            name for name, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+        ]
+        names = [*shared, *sorted(both.keys() - {*shared})]
+    else:
+        names = [*max(one, other, key=len)]
+    return MappingProxyType({name: both[name] for name in names})
 
 
 def _as_higher_is_better(verdict: Verdict | None) -> float | None:
@@ -161,7 +181,8 @@ class Outcome:
     final: tuple[Candidate, ...] = ()
     """What came out of the last stage, best first where the stage ranks."""
     candidates: tuple[Candidate, ...] = ()
-    """Every candidate that any stage wrote, with every verdict it got, in sample order."""
+    """Every candidate that any stage wrote, with every verdict it got, in sample order; those of derived
+    problems included."""
     failures: tuple[Failure, ...] = ()
     """Attempts that gave no candidate."""
     usage: Usage = NOTHING
@@ -200,6 +221,7 @@ class Outcome:
                     "text": c.text,
                     "model": c.model,
                     "finish": c.finish,
+                    **({"problem": c.problem} if c.problem else {}),
                     "verdicts": {
                         name: {"accepted": v.accepted, "score": v.score, "scale": v.scale, "status": v.status}
                         for name, v in c.verdicts.items()

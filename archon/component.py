@@ -64,7 +64,8 @@ class Nested:
 
     The configuration loader sees the mark and builds the value from its name and keys, so that every
     mistake inside it is reported with its full path (config/build.py). Written in Python, a field takes
-    the component itself, its name, or `{name: keys}`.
+    the component itself, its name, or `{name: keys}`; of the kind `pipeline` a pipeline, a stage, or what
+    a file would say.
     """
 
     def __init__(self, kind: str) -> None:
@@ -74,11 +75,11 @@ class Nested:
         from pydantic_core import core_schema
 
         def build(value: Any) -> Any:
-            if not isinstance(value, str | Mapping):
-                return value
-            from archon.config.build import component
+            from archon.config.build import component, pipeline
 
-            return component(self.kind, value)
+            if self.kind == "pipeline":
+                return pipeline(value)
+            return component(self.kind, value) if isinstance(value, str | Mapping) else value
 
         def dump(value: Any) -> Any:
             from archon.config.build import plain

@@ -173,7 +173,9 @@ class Draw:
             if self._script is None:
                 await run.scope.replay.end(run.stage)
         start = self._script.start if self._script else run.scope.allocate(self._key, self._count)
-        self._entry = run.scope.journal.opened(run.stage, self._key, start, self._count)
+        if self._script is not None and self._script.born is not None:
+            self._born = self._script.born
+        self._entry = run.scope.journal.opened(run.stage, self._key, start, self._count, self._born)
         self._indices = range(start, start + self._count)
         self._undelivered = set(self._indices)
         run.scope.draws.add(self)
@@ -508,7 +510,7 @@ class Draw:
     # --- the end -----------------------------------------------------------------------------------
 
     def _enter(self, usage: Usage, *, fresh: bool) -> None:
-        self.run.scope.ledger.enter(self.run.stage, self._caller.name, usage, fresh=fresh)
+        self.run.scope.ledger.enter(self.run.row, self._caller.name, usage, fresh=fresh)
 
     def _trace_sample(self, index: int, usage: Usage, *, fresh: bool) -> None:
         if self.run.session.trace is not None:

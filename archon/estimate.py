@@ -14,7 +14,9 @@ from typing import NamedTuple
 from archon.backends.base import Request
 from archon.calling import Caller
 from archon.graph import Graph
+from archon.pipeline import pipelines_in
 from archon.problem import Message, Problem
+from archon.prompting import templates_of
 from archon.session import Session
 from archon.stage import Count, Stage
 from archon.usage import ZERO_USD, dollars
@@ -40,12 +42,13 @@ class Line(NamedTuple):
 
 
 def estimate(graph: Graph, problems: Sequence[Problem], session: Session) -> list[Line]:
-    """One line per stage that calls a model."""
+    """One line per stage and model that it calls, with all calls of the stage; what it solves with is its own."""
     lines = []
     plans = graph.plan()
     for place in graph.places.values():
         calls = plans[place.path].calls
-        for name in place.stage.models:
+        inner = (model for one in graph.inner.get(place.path, {}).values() for model in one.models)
+        for name in dict.fromkeys((*place.stage.models, *inner)):
             caller = session.caller(name)
             lines.append(_line(place.path, place.stage, caller, calls, problems, session))
     return lines
@@ -59,7 +62,7 @@ def _line(
     limit = (sampling.max_tokens or can.max_tokens) if can.completes else can.max_tokens or 0
     prompt = None
     bounds: list[int] = []
-    if not stage.takes:  # what is asked about candidates is not known yet
+    if _asks_the_problem(stage):  # what is asked about candidates, or of a stage's own, is not known yet
         bounds = [_asked(problem, stage, caller).prompt_bound for problem in problems]
         prompt = sum(bounds)
     prompt_tokens = None if calls.high is None or prompt is None else prompt * calls.high
@@ -72,6 +75,11 @@ def _line(
         assert calls.high is not None and limit is not None
         flops = calls.high * sum(caller.flops.of(bound, 0, limit) for bound in bounds)
     return Line(path, caller.name, calls, prompt_tokens, completion, usd, caller.price_source, flops)
+
+
+def _asks_the_problem(stage: Stage) -> bool:
+    """Whether all that a stage asks is the problem."""
+    return not stage.takes and not templates_of(type(stage)) and not any(pipelines_in(stage))
 
 
 def _asked(problem: Problem, stage: Stage, caller: Caller) -> Request:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
@@ -188,6 +188,26 @@ class Executor(Protocol):
     async def close(self) -> None:
         """End every process."""
         ...
+
+
+async def run_all(
+    test: Callable[[Program, Suite, Limits], Awaitable[TestReport]],
+    program: Program,
+    suite: Suite,
+    limits: Limits,
+    restarts: int,
+) -> list[TestResult]:
+    """What each case of a suite gave: where one is timed out or ends the process, those behind it run in a new
+    process, so many times. `test` is `run.test`."""
+    results: list[TestResult] = []
+    for _ in range(restarts + 1):
+        rest = suite if not results else Suite(cases=suite.cases[len(results) :])
+        report = await test(program, rest, limits)
+        done = [t for t in report.tests if t.status != "skipped"]
+        results += done
+        if len(results) == len(suite.cases) or (len(done) == 1 and done[0].status == "failed"):
+            break  # it does not load
+    return [*results, *[TestResult("skipped")] * (len(suite.cases) - len(results))]
 
 
 _SCALARS: frozenset[type] = frozenset((int, float, str, bool, type(None)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import combinations
 from typing import NamedTuple
@@ -10,13 +10,14 @@ from typing import NamedTuple
 import networkx as nx
 
 from archon.errors import ConfigError, Flaw
-from archon.pipeline import Pipeline, fresh_name
+from archon.pipeline import Pipeline, fresh_name, pipelines_in
 from archon.stage import NONE, Count, Fact, Plan, Stage
 
 _WHO_GIVES: dict[Fact, str] = {
     "candidates": "`sample`",
     "verdicts": "`verify`",
     "scores": "`verify`",
+    "tests": "`write_tests`",
 }
 
 
@@ -63,7 +64,9 @@ class Graph:
             if (name := stages[path].title) is not None:
                 met = {t for p, t in self.titles.items() if self._meet(p, path)}
                 self.titles[path] = fresh_name(name, met)
-        flaws = list(self._flaws())
+        self.inner: dict[str, dict[str, Graph]] = {}
+        """The pipelines that stages solve with, compiled: by the stage's path, then by their field."""
+        flaws = [*self._compile_inner(), *self._flaws()]
         if flaws:
             raise ConfigError(flaws)
 
@@ -73,22 +76,38 @@ class Graph:
         return [p for p in self.places.values() if not p.after]
 
     @property
+    def ranks(self) -> bool:
+        """Whether what leaves the pipeline comes best first."""
+        return len(self.sinks) == 1 and self.sinks[0].stage.ranks
+
+    @property
+    def stages(self) -> Iterator[Stage]:
+        """Every stage, those included that stages solve with."""
+        for place in self.places.values():
+            yield place.stage
+            for graph in self.inner.get(place.path, {}).values():
+                yield from graph.stages
+
+    @property
     def models(self) -> dict[str, list[str]]:
-        """Names of the models that stages call, with the stages that call them."""
+        """Names of the models that stages call, with the stages that call them; those that a stage solves with
+        go by its path and its field's name."""
         named: dict[str, list[str]] = {}
         for place in self.places.values():
-            for model in place.stage.models:
+            for model in dict.fromkeys(place.stage.models):
                 named.setdefault(model, []).append(place.path)
+            for field, graph in self.inner.get(place.path, {}).items():
+                for model, paths in graph.models.items():
+                    named.setdefault(model, []).extend(f"{place.path}/{field}/{path}" for path in paths)
         return named
 
     def may_stop_early(self, path: str) -> bool:
         """Whether some later stage may close its input before the end."""
         return any(self.places[p].stage.stops_early for p in self.downstream[path])
 
-    def shares_ancestor(self, place: Place) -> bool:
-        """Whether two of the branches that meet here come from one stage, so that the same candidate
-        arrives by both."""
-        lines = [self.upstream[b] | {b} for b in place.before]
+    def share_ancestor(self, branches: Iterable[str]) -> bool:
+        """Whether two of these branches come from one stage, so that the same candidate arrives by both."""
+        lines = [self.upstream[branch] | {branch} for branch in branches]
         return sum(map(len, lines)) > len(frozenset().union(*lines))
 
     def whose_score(self, stage: Stage, among: Iterable[str]) -> str:
@@ -96,6 +115,10 @@ class Graph:
         verifiers among these stages may have given one candidate several; empty where nothing is."""
         if "scores" not in stage.requires or getattr(stage, "by", "") is not None:
             return ""
+        return self.rivals(stage, among)
+
+    def rivals(self, stage: Stage, among: Iterable[str]) -> str:
+        """The same of a stage that goes by a score for certain, and does not name whose."""
         among = frozenset(among)
         judges = [path for path in self.titles if path in among]
         rivals = {
@@ -114,14 +137,48 @@ class Graph:
         """Model calls and candidates per stage, for one problem: exact, or bounds."""
         plans: dict[str, Plan] = {}
         for place in self.places.values():
-            incoming: Count = reduce(Count.plus, (plans[b].passes for b in place.before), NONE)
-            if place.before and self.shares_ancestor(place):  # the same candidates by several ways
-                incoming = Count(0, incoming.high)
-            plan = place.stage.plan(incoming)
+            plan = place.stage.plan(self._met(place.before, plans))
             if self.may_stop_early(place.path):  # it may be cut short once something has been seen
                 plan = Plan(_at_least_one(plan.calls), _at_least_one(plan.passes))
             plans[place.path] = plan
         return plans
+
+    @property
+    def total(self) -> Plan:
+        """Model calls for one problem, and candidates that leave the pipeline: exact, or bounds."""
+        plans = self.plan()
+        calls: Count = reduce(Count.plus, (plan.calls for plan in plans.values()), NONE)
+        return Plan(calls, self._met([place.path for place in self.sinks], plans))
+
+    def _met(self, branches: Iterable[str], plans: Mapping[str, Plan]) -> Count:
+        """Candidates where branches meet: what comes by several ways is one, so each branch may bring nothing new."""
+        counts = [plans[branch].passes for branch in branches]
+        every: Count = reduce(Count.plus, counts, NONE)
+        lines = [self._written_in(branch) for branch in branches]
+        if sum(map(len, lines)) == len(set().union(*lines)):
+            return every
+        return Count(max(count.low for count in counts), every.high)
+
+    def _written_in(self, path: str) -> set[str]:
+        """The stages that the candidates of a branch may have come through: back to those that write their own."""
+        found = {path}
+        to_follow = [path]
+        while to_follow:
+            place = self.places[to_follow.pop()]
+            new = set() if place.stage.writes else {*place.before} - found
+            found |= new
+            to_follow.extend(new)
+        return found
+
+    def _compile_inner(self) -> Iterator[Flaw]:
+        """What is wrong with the pipelines that stages solve with; the others are kept."""
+        for path, place in self.places.items():
+            for field, pipeline in pipelines_in(place.stage):
+                try:
+                    self.inner.setdefault(path, {})[field] = Graph(pipeline)
+                except ConfigError as error:
+                    for flaw in error.flaws:
+                        yield flaw._replace(where=f"{path}/{field}/{flaw.where}")
 
     def _flaws(self) -> Iterator[Flaw]:
         facts: dict[str, frozenset[Fact]] = {}
@@ -160,6 +217,7 @@ class Graph:
             after = tuple(self.places[p].stage for p in self.downstream[place.path])
             for broken in stage.rules(before, after):
                 yield Flaw(place.path, broken)
+            yield from stage.misplaced(self, place.path)
         yield from self._loose_ends()
 
     def _loose_ends(self) -> Iterator[Flaw]:

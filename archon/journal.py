@@ -29,12 +29,13 @@ class Journal:
     """What a run notes down."""
 
     def __init__(self) -> None:
-        self._draws: list[tuple[str, str, int, int]] = []
+        self._draws: list[tuple[str, str, int, int, int]] = []
         self._order: list[int] = []
 
-    def opened(self, stage: str, pool: str, start: int, count: int) -> int:
-        """A draw of `count` samples from index `start`; the number under which it delivers."""
-        self._draws.append((stage, pool[:_KEY], start, count))
+    def opened(self, stage: str, pool: str, start: int, count: int, born: int = 0) -> int:
+        """A draw of `count` samples from index `start`, the stage's candidates from number `born` on; the number
+        under which it delivers."""
+        self._draws.append((stage, pool[:_KEY], start, count, born))
         return len(self._draws) - 1
 
     def delivered(self, draw: int, index: int) -> None:
@@ -51,6 +52,8 @@ class Script:
     """What one draw delivered, and may deliver again."""
 
     start: int
+    born: int | None
+    """The number of its first candidate; draws that begin at the same moment may begin in another order."""
     ended: bool
     """Whether a budget ended it there."""
     turns: deque[tuple[int, int]] = field(default_factory=deque)
@@ -70,6 +73,7 @@ class Replay:
         self.looking = 0
         """Draws that read the store at this moment."""
         self._drawn: dict[str, int] = defaultdict(int)
+        self._born: dict[str, int] = defaultdict(int)
         self._scripts: dict[tuple[str, str, int], deque[Script]] = defaultdict(deque)
         self._asking: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._done: set[int] = set()
@@ -78,8 +82,9 @@ class Replay:
         self._free = self._confirming = False
         self._changes = 0
         scripts = []
-        for stage, pool, start, count in record["draws"]:
-            scripts.append(Script(start, ended))
+        for stage, pool, start, count, *born in record["draws"]:
+            scripts.append(Script(start, born[0] if born else None, ended))
+            self._born[stage] = max(self._born[stage], *(number + count for number in born), 0)
             self._scripts[stage, pool, count].append(scripts[-1])
             self._drawn[pool] = max(self._drawn[pool], start + count)
         order = record["order"]
@@ -94,6 +99,10 @@ class Replay:
     def drawn(self, pool: str) -> int:
         """Samples that the run drew from a pool: what is new comes after them."""
         return self._drawn[pool[:_KEY]]
+
+    def born(self, stage: str) -> int:
+        """Candidates that the stage had: what is new is numbered after them."""
+        return self._born[stage]
 
     async def turn(self, stage: str, place: int) -> None:
         """Wait until it is this place's turn."""

@@ -7,10 +7,11 @@ from html import escape
 from typing import Any
 
 from archon.graph import Graph, Place
+from archon.pipeline import Pipeline
 from archon.stage import NONE, Count
 from archon.verifier import Verifier
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 210, 54, 60, 24, 16
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 240, 54, 60, 24, 16
 
 
 def total_calls(graph: Graph) -> Count:
@@ -29,19 +30,30 @@ def as_json(graph: Graph) -> dict[str, Any]:
                 "settings": _settings(place),
                 "after": list(place.before),
                 "models": list(place.stage.models),
+                **({"solves_with": inner} if (inner := _inner(graph, path)) else {}),
             }
             for path, place in graph.places.items()
         },
         "calls": {
-            "total": _bounds(total_calls(graph)),
-            "by_stage": {path: _bounds(plan.calls) for path, plan in plans.items()},
+            "total": bounds(total_calls(graph)),
+            "by_stage": {path: bounds(plan.calls) for path, plan in plans.items()},
         },
-        "candidates": {path: _bounds(plan.passes) for path, plan in plans.items()},
+        "candidates": {path: bounds(plan.passes) for path, plan in plans.items()},
     }
 
 
+def _inner(graph: Graph, path: str) -> dict[str, Any]:
+    """The pipelines that a stage solves with; their calls are those of one solving."""
+    return {field: as_json(inner) for field, inner in graph.inner.get(path, {}).items()}
+
+
 def terminal(graph: Graph) -> str:
-    """One stage per line, in running order, with arrows where lines cross over others."""
+    """One stage per line, in running order, with arrows where lines cross over others. What a stage solves with
+    stands under it."""
+    return "\n".join([*_rows(graph), "", f"{total_calls(graph)} model calls per problem"])
+
+
+def _rows(graph: Graph) -> list[str]:
     plans = graph.plan()
     rows = []
     previous: str | None = None
@@ -56,22 +68,35 @@ def terminal(graph: Graph) -> str:
         calls = plans[path].calls
         shown = f"   [{calls} call{'s' * (calls != (1, 1))}]" if calls != NONE else ""
         rows.append(f"● {path}{_label(place)}{shown}{arrow}")
+        for field, inner in graph.inner.get(path, {}).items():
+            count = total_calls(inner)
+            rows.append(f"    {field}: {count} call{'s' * (count != (1, 1))} each time")
+            rows.extend(f"    {row}" if row else "" for row in _rows(inner))
         previous = path
-    rows.append("")
-    rows.append(f"{total_calls(graph)} model calls per problem")
-    return "\n".join(rows)
+    return rows
 
 
 def mermaid(graph: Graph) -> str:
     """A Mermaid flow chart."""
-    ids = {path: f"s{i}" for i, path in enumerate(graph.places)}
-    lines = ["flowchart LR"]
+    return "\n".join(["flowchart LR", *_chart(graph, "s")])
+
+
+def _chart(graph: Graph, start: str) -> list[str]:
+    """Boxes and edges; what a stage solves with is a chart in a frame, tied to it."""
+    ids = {path: f"{start}{i}" for i, path in enumerate(graph.places)}
+    lines = []
     for path, place in graph.places.items():
         text = (path + _label(place)).replace('"', "#quot;")
         lines.append(f'  {ids[path]}["{text}"]')
     for path, place in graph.places.items():
         lines.extend(f"  {ids[before]} --> {ids[path]}" for before in place.before)
-    return "\n".join(lines)
+    for path, inner in graph.inner.items():
+        for number, (field, one) in enumerate(inner.items()):
+            frame = f"{ids[path]}_{number}"
+            text = f"{path}: {field}".replace('"', "#quot;")
+            lines += [f'  subgraph {frame}["{text}"]', *_chart(one, f"{frame}_"), "  end"]
+            lines.append(f"  {ids[path]} -.- {frame}")
+    return lines
 
 
 def svg(graph: Graph) -> str:
@@ -111,12 +136,13 @@ def svg(graph: Graph) -> str:
     for path, place in graph.places.items():
         x, y = spots[path]
         fill = "#e8f0fe" if place.stage.models else "#f3f4f6"
-        label = _short(_label(place).strip(" ()"), 32)
+        label = _short(_label(place).strip(" ()"), 37)
         parts.append(
+            f"<g><title>{escape(path)}</title>"  # the whole name, for who points at it
             f'<rect x="{x:g}" y="{y:g}" width="{_WIDTH}" height="{_HEIGHT}" rx="8" fill="{fill}" stroke="#99a"/>'
             f'<text x="{x + 12:g}" y="{y + 22:g}" font-size="14" font-weight="600" fill="#223">'
-            f"{escape(_short(path, 24))}</text>"
-            f'<text x="{x + 12:g}" y="{y + 41:g}" font-size="11" fill="#556">{escape(label)}</text>'
+            f"{escape(_short(path, 28))}</text>"
+            f'<text x="{x + 12:g}" y="{y + 41:g}" font-size="11" fill="#556">{escape(label)}</text></g>'
         )
     return "\n".join([*parts, "</svg>"])
 
@@ -134,6 +160,8 @@ def _settings(place: Place) -> dict[str, Any]:
     for name, value in place.stage.given().items():
         if isinstance(value, Verifier):
             settings[name] = value.name
+        elif isinstance(value, Pipeline):
+            settings[name] = " | ".join(node.name for node in value.nodes)
         elif isinstance(value, str | int | float | bool) or value is None:
             settings[name] = value
         else:
@@ -141,7 +169,8 @@ def _settings(place: Place) -> dict[str, Any]:
     return settings
 
 
-def _bounds(count: Count) -> dict[str, int | None]:
+def bounds(count: Count) -> dict[str, int | None]:
+    """A count for JSON; `high` null is unbounded."""
     return {"low": count.low, "high": count.high}
 
 

@@ -8,11 +8,12 @@ nothing is left unconnected) when it is compiled into a `Graph` by `run`, `valid
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
+from archon.component import Nested, Value
 from archon.errors import ConfigError, Flaw
-from archon.stage import Composable, Stage
+from archon.stage import Composable, Plan, Stage
 from archon.suggest import hint
 
 if TYPE_CHECKING:
@@ -59,8 +60,17 @@ class Pipeline(Composable):
     def __hash__(self) -> int:
         return hash(tuple((n.name, n.after) for n in self.nodes))
 
+    def __deepcopy__(self, memo: object) -> Pipeline:
+        return self
+
     def __repr__(self) -> str:
-        return f"Pipeline({', '.join(f'{n.name}={n.stage!r}' for n in self.nodes)})"
+        parts = []
+        previous: tuple[str, ...] = ()
+        for node in self.nodes:
+            after = "" if node.after == previous else f" after ({', '.join(map(repr, node.after))})"
+            parts.append(f"{node.name}={node.stage!r}{after}")
+            previous = (node.name,)
+        return f"Pipeline({', '.join(parts)})"
 
     @property
     def sources(self) -> tuple[Node, ...]:
@@ -78,6 +88,10 @@ class Pipeline(Composable):
         from archon.graph import Graph
 
         return Graph(self)
+
+    def plan(self) -> Plan:
+        """Model calls for one problem, and candidates that leave it: exact, or bounds. Raises ConfigError."""
+        return self.graph().total
 
     async def run(
         self,
@@ -104,6 +118,26 @@ class Pipeline(Composable):
         budgets = Budgets() if budget is None else Budgets(problem=budget)
         async with Session(models=models, budget=budgets, store=store, seed=seed) as session:
             return await session.solve(self, asked)
+
+
+AnyPipeline: TypeAlias = Annotated[Pipeline, Nested("pipeline")]
+"""The type of a field that holds a pipeline, which its stage solves with (`Run.solve`)."""
+
+
+def pipelines_in(value: Any, path: str = "") -> Iterator[tuple[str, Pipeline]]:
+    """The pipelines that a component holds in its fields, with their paths (`solver`, `solvers/0`)."""
+    if isinstance(value, Pipeline):
+        yield path, value
+        return
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Value):
+        inner = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, tuple | list):
+        inner = enumerate(value)
+    for name, one in inner:
+        yield from pipelines_in(one, f"{path}/{name}" if path else str(name))
 
 
 def chain(first: Stage | Pipeline, then: Stage | Pipeline) -> Pipeline:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -26,8 +28,12 @@ from archon.tasks import settle
 if TYPE_CHECKING:
     from archon.budget import Meter
     from archon.execution import Call, Limits, Program, Returned, Suite, TestReport
+    from archon.flow import Flow
     from archon.ledger import Ledger
+    from archon.pipeline import Pipeline
     from archon.session import Session
+    from archon.solving import Solving
+    from archon.stage import Stage
     from archon.verifier import Verifier
 
 T = TypeVar("T")
@@ -35,6 +41,10 @@ R = TypeVar("R")
 
 _AHEAD = 16
 """How many results `map` works ahead by default."""
+_LABEL = re.compile(r"[^/#]+")
+
+Birth = tuple[tuple[int | str, ...], int]
+"""Where a candidate stands in the order of the outcome: its stage's place, its index."""
 
 
 class Scope:
@@ -47,8 +57,15 @@ class Scope:
         self.failures: list[Failure] = []
         self.exhausted: BudgetExhausted | None = None
         self.expired = False
+        self.closed_early = False
+        """Whether some stage closed its input before the end."""
         self.draws: set[Draw | Scoring] = set()
-        self.kept: dict[str, Any] = {}
+        self.written: dict[str, Candidate] = {}
+        """Every candidate by id, with every verdict it got."""
+        self.places: dict[str, tuple[int | str, ...]] = {}
+        """Where each stage stands in the order of the outcome, by its path."""
+        self.solved: set[str] = set()
+        """The paths under which stages have solved derived problems."""
         self.journal = Journal()
         self.replay = replay
         """What this run delivered the last time, where it is run again."""
@@ -60,6 +77,10 @@ class Scope:
         start = self._drawn.get(pool, 0 if self.replay is None else self.replay.drawn(pool))
         self._drawn[pool] = start + count
         return start
+
+    def birth(self, candidate: Candidate) -> Birth:
+        """Where a candidate stands in the order of the outcome."""
+        return self.places.get(candidate.stage, ()), candidate.index
 
     def note_exhausted(self, error: BudgetExhausted) -> None:
         """A budget ran out; the first one is the reason."""
@@ -85,30 +106,32 @@ class Run:
         stage: str,
         meter: Meter,
         *,
-        places: Mapping[str, int] | None = None,
+        flow: Flow,
+        place: str,
         title: str | None = None,
         may_stop_early: bool = False,
-        until_wanted: Callable[[], Awaitable[None]] | None = None,
-        pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = session
         self.scope = scope
         self.stage = stage
-        """The stage's path in the graph."""
+        """The stage's path, in the graph or inside the stage that solves with it."""
+        self.row = f"{flow.row}{place}"
+        """What its calls go by in the ledger: the path without the numbers of solvings."""
         self.meter = meter
-        self._places = places or {}
+        self.flow = flow
+        self.place = place
+        """The stage's path in its own graph."""
         self._title = title
         self.may_stop_early = may_stop_early
         """Whether a later stage may close its input before the end."""
         self.released = False
-        self.expired = False
-        """Whether the stage's own deadline has passed."""
+        self.inside: list[Solving] = []
+        """What the stage is solving at this moment."""
+        self._expired = False
         self.busy = 0
         """Items taken in by `map` and not yet digested."""
-        self._until_wanted = until_wanted
-        self._pulse = pulse
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._born = 0
+        self._born = 0 if scope.replay is None else scope.replay.born(stage)
         seed = f"{session.seed}|{scope.problem.id}|{stage}"
         self._seed = int.from_bytes(
             hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
@@ -118,7 +141,12 @@ class Run:
     @property
     def problem(self) -> Problem:
         """The problem being solved."""
-        return self.scope.problem
+        return self.flow.problem
+
+    @property
+    def expired(self) -> bool:
+        """Whether the stage's own deadline has passed, or that of a stage that solves with it."""
+        return self._expired or (self.flow.within is not None and self.flow.within.expired)
 
     @property
     def rng(self) -> random.Random:
@@ -192,6 +220,47 @@ class Run:
         chat = self.problem.messages if messages is None else tuple(messages)
         return await Scoring(self, caller, chat, cut, finished).result()
 
+    # --- solving -----------------------------------------------------------------------------------
+
+    async def solve(
+        self, pipeline: Pipeline | Stage, problem: Problem, label: str, number: int | None = None
+    ) -> Sequence[Candidate]:
+        """Solve a problem, this one or one derived from it, with a pipeline, inside this stage.
+
+        What leaves the pipeline, best first where its last stage ranks, else in sample order; fewer or none
+        where a budget or the deadline ran out. Verdicts are the pipeline's own: when this stage passes such a
+        candidate on, they stay behind, on the outcome's candidates only.
+
+        Whatever it spends is this stage's, within its budget, and stands in the ledger under
+        `STAGE/LABEL/...`. `label` says what the solving is for; where a stage solves several of a kind, `number`
+        tells them apart. Candidates, seeds and the replay go by both, so no two solvings of a stage may have the
+        same. A derived problem that keeps the id of this one gets one of its own.
+
+        Raises ValueError for a label that is taken or holds `/` or `#`, ConfigError where the pipeline is not
+        valid, and what its stages raise.
+        """
+        async with aclosing(self.stream(pipeline, problem, label, number)) as stream:
+            found = [candidate async for candidate in stream]
+        return found if stream.ranks else sorted(found, key=self.birth)
+
+    def stream(
+        self, pipeline: Pipeline | Stage, problem: Problem, label: str, number: int | None = None
+    ) -> Solving:
+        """As `solve`; an async iterator of what leaves the pipeline, as it does. Close it (or end the stage) to
+        cancel what is outstanding."""
+        from archon.solving import Solving
+
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"`label` names what is solved, without '/' or '#', and is {label!r}")
+        name = label if number is None else f"{label}-{number}"
+        path = f"{self.stage}/{name}"
+        if path in self.scope.solved:
+            raise ValueError(f"stage {self.stage!r} has solved under {name!r} before; number its solvings")
+        self.scope.solved.add(path)
+        if problem.id == self.problem.id and problem != self.problem:
+            problem = problem.model_copy(update={"id": f"{problem.id}/{name}"})
+        return Solving(self, pipeline, problem, label, number)
+
     # --- verdicts ----------------------------------------------------------------------------------
 
     async def verify(self, verifier: Verifier, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -201,10 +270,14 @@ class Run:
             raise ArchonError(
                 f"verifier {verifier.name!r} gave {len(verdicts)} verdicts for {len(candidates)} candidates"
             )
+        return self.judged(candidates, verdicts, verifier.name)
+
+    def judged(
+        self, candidates: Sequence[Candidate], verdicts: Sequence[Verdict], by: str
+    ) -> list[Candidate]:
+        """The candidates with one verdict each; verdicts by `by` go by the stage's title."""
         if self._title is not None:
-            verdicts = [
-                replace(v, verifier=self._title) if v.verifier == verifier.name else v for v in verdicts
-            ]
+            verdicts = [replace(v, verifier=self._title) if v.verifier == by else v for v in verdicts]
         if self.session.trace is not None:
             for candidate, verdict in zip(candidates, verdicts, strict=True):
                 self.trace(
@@ -227,21 +300,23 @@ class Run:
         """Call a program's function, in isolation."""
         return await (await self.session.executor()).evaluate(program, calls, limits)
 
-    def birth(self, candidate: Candidate) -> tuple[int, int]:
+    def birth(self, candidate: Candidate) -> Birth:
         """Where a candidate stands in the order of the outcome: its stage's place in the graph, its index."""
-        return self._places.get(candidate.stage, 0), candidate.index
+        return self.scope.birth(candidate)
 
     def kept(self, key: str, make: Callable[[], T]) -> T:
-        """A value that is made once per problem, for what is dear to make and the same for all who ask."""
-        if key not in self.scope.kept:
-            self.scope.kept[key] = make()
-        value: T = self.scope.kept[key]
+        """A value that is made once per solving of a problem, for what is dear to make and the same for all who
+        ask."""
+        kept = self.flow.kept
+        if key not in kept:
+            kept[key] = make()
+        value: T = kept[key]
         return value
 
     def trace(self, event: str, **data: Any) -> None:
         """Note what happened, where this run is traced."""
         if self.session.trace is not None:
-            self.session.trace.event(event, problem=self.problem.id, stage=self.stage, **data)
+            self.session.trace.event(event, problem=self.scope.problem.id, stage=self.stage, **data)
 
     # --- concurrency -------------------------------------------------------------------------------
 
@@ -274,24 +349,27 @@ class Run:
 
     async def until_wanted(self) -> None:
         """Until those downstream have digested what they were given and want more."""
-        if self._until_wanted is not None:
-            await self._until_wanted()
+        await self.flow.until_wanted(self.place)
 
     def digested(self, items: int) -> None:
         """`map` has handed on this many results."""
         self.busy -= items
-        self._pulse()
+        self.flow.pulse()
 
     def expire(self) -> None:
         """This stage's own deadline has passed: its draws stop, and no other begins."""
-        self.expired = True
+        self._expired = True
         self.scope.note_exhausted(
             BudgetExhausted(f"stage {self.stage}", "seconds", f"the seconds of stage {self.stage!r} are over")
         )
         if self.scope.replay is not None:
             self.scope.replay.release()
-        for draw in [d for d in self.scope.draws if d.run is self]:
+        for draw in [d for d in self.scope.draws if d.run.is_in(self)]:
             draw.stop()
+
+    def is_in(self, other: Run) -> bool:
+        """Whether this is that stage, or one that it solves with."""
+        return self is other or (self.flow.within is not None and self.flow.within.is_in(other))
 
     async def finish(self) -> None:
         """End every task and draw of this stage."""

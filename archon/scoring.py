@@ -230,7 +230,7 @@ class Scoring:
 
     def _bill(self, attempt: Billed, replies: int) -> None:
         """An attempt gave no scores; its cost is entered all the same."""
-        self.run.scope.ledger.enter(self.run.stage, self._caller.name, attempt.usage, fresh=True)
+        self.run.scope.ledger.enter(self.run.row, self._caller.name, attempt.usage, fresh=True)
         self.run.trace(
             "attempt",
             kind_of=attempt.kind,
@@ -241,6 +241,6 @@ class Scoring:
         )
 
     def _enter(self, usage: Usage, *, fresh: bool) -> None:
-        self.run.scope.ledger.enter(self.run.stage, self._caller.name, usage, fresh=fresh)
+        self.run.scope.ledger.enter(self.run.row, self._caller.name, usage, fresh=fresh)
         if self.run.session.trace is not None:
             self.run.trace("scored", model=self._caller.name, fresh=fresh, usage=usage.as_json())

@@ -22,7 +22,7 @@ from archon import registry
 from archon.backends.base import Backend, Model, Sampling
 from archon.budget import Budgets, Meter
 from archon.calling import Caller, Gate
-from archon.candidate import Candidate, Outcome, StopReason
+from archon.candidate import Outcome, StopReason
 from archon.engine import Engine, EngineFigures
 from archon.errors import AllCandidatesFailed, BudgetExhausted, UnknownName
 from archon.flow import Flow
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "default"
 """The name ready pipelines give their model."""
+_MOST_GRAPHS = 256
+"""Compiled pipelines that are kept."""
 
 
 class Session:
@@ -82,6 +84,7 @@ class Session:
         self._owns_executor = executor is None
         self._callers: dict[str, Caller] = {}
         self._gates: dict[str, Gate] = {}
+        self._graphs: dict[Pipeline | Stage, Graph] = {}
         self._solving: set[Scope] = set()
         self._testing: dict[str, asyncio.Future[TestReport | None]] = {}
         self.scoring: dict[str, asyncio.Future[None]] = {}
@@ -128,9 +131,10 @@ class Session:
             Ledger(self.ledger),
             self._replay(record, graph),
         )
-        timers = self._timers(graph, scope)
         self._solving.add(scope)
-        flow = Flow(graph, problem, lambda place, flow: self._open_run(place, flow, scope, timers))
+        flow = self.open_flow(graph, problem, scope)
+        if (seconds := self.budget.problem.seconds) is not None:
+            flow.timers.append(asyncio.get_running_loop().call_later(seconds, scope.expire))
         if scope.replay is not None:
             flow.replay, scope.replay.quiet = scope.replay, flow.quiet
         if self.expired:
@@ -142,12 +146,10 @@ class Session:
             scope.ledger.publish()
             raise
         finally:
-            for timer in timers:
-                timer.cancel()
             self._solving.discard(scope)
         if self.trace is not None:
             self.trace.event("solved", **{k: v for k, v in outcome.as_json().items() if k != "candidates"})
-        if not outcome.candidates and outcome.failures:
+        if outcome.failures and all(c.problem for c in outcome.candidates):
             raise AllCandidatesFailed(problem.id, [f.error for f in outcome.failures], outcome)
         return outcome
 
@@ -164,29 +166,52 @@ class Session:
             if isinstance(model, Model) and not self.offline:
                 model.check()
 
-    def _open_run(self, place: Place, flow: Flow, scope: Scope, timers: list[asyncio.TimerHandle]) -> Run:
-        budget = place.stage.budget
-        meter = scope.meter if budget is None else Meter(f"stage {place.path}", budget, scope.meter)
+    def graph(self, pipeline: Pipeline | Stage) -> Graph:
+        """A pipeline compiled, once however often it is solved with. Raises ConfigError."""
+        if pipeline not in self._graphs:
+            if len(self._graphs) >= _MOST_GRAPHS:  # a stage makes them anew for every problem
+                self._graphs.clear()
+            self._graphs[pipeline] = _pipeline(pipeline).graph()
+        return self._graphs[pipeline]
+
+    def open_flow(
+        self,
+        graph: Graph,
+        problem: Problem,
+        scope: Scope,
+        *,
+        within: Run | None = None,
+        label: str = "",
+        number: int | None = None,
+    ) -> Flow:
+        """A problem's way through a graph, ready to run; or a derived problem's, within a stage."""
+        return Flow(
+            graph,
+            problem,
+            scope,
+            lambda place, flow: self._open_run(place, flow, scope),
+            within=within,
+            label=label,
+            number=number,
+        )
+
+    def _open_run(self, place: Place, flow: Flow, scope: Scope) -> Run:
+        path, budget, within = flow.prefix + place.path, place.stage.budget, flow.within
+        around = scope.meter if within is None else within.meter
         run = Run(
             self,
             scope,
-            place.path,
-            meter,
-            places=flow.graph.order,
+            path,
+            around if budget is None else Meter(f"stage {path}", budget, around),
+            flow=flow,
+            place=place.path,
             title=flow.graph.titles.get(place.path),
-            may_stop_early=flow.graph.may_stop_early(place.path),
-            until_wanted=lambda: flow.until_wanted(place.path),
-            pulse=flow.pulse,
+            may_stop_early=flow.graph.may_stop_early(place.path)
+            or (within is not None and within.may_stop_early),
         )
         if budget is not None and budget.seconds is not None:
-            timers.append(asyncio.get_running_loop().call_later(budget.seconds, run.expire))
+            flow.timers.append(asyncio.get_running_loop().call_later(budget.seconds, run.expire))
         return run
-
-    def _timers(self, graph: Graph, scope: Scope) -> list[asyncio.TimerHandle]:
-        seconds = self.budget.problem.seconds
-        if seconds is None:
-            return []
-        return [asyncio.get_running_loop().call_later(seconds, scope.expire)]
 
     def _expire(self) -> None:
         self.expired = True
@@ -200,22 +225,15 @@ class Session:
             scope.note_exhausted(BudgetExhausted("run", dimension, f"the run's {dimension} are over"))
 
     def _outcome(self, flow: Flow, scope: Scope) -> Outcome:
-        sinks = flow.graph.sinks
-        order = flow.graph.order
-
-        def by_birth(candidate: Candidate) -> tuple[int, int]:
-            return order[candidate.stage], candidate.index
-
-        ranked = len(sinks) == 1 and sinks[0].stage.ranks
-        final = [flow.written[c.id] for c in flow.final]
-        if not ranked:
-            final.sort(key=by_birth)
+        final = [scope.written[id] for id in flow.final]
+        if not flow.graph.ranks:
+            final.sort(key=scope.birth)
         stopped: StopReason = "complete"
         if scope.expired:
             stopped = "deadline"
         elif scope.exhausted is not None:
             stopped = "budget"
-        elif flow.closed_early:
+        elif scope.closed_early:
             stopped = "early"
         exhausted = "" if scope.exhausted is None else f"{scope.exhausted.scope}.{scope.exhausted.dimension}"
         ledger = scope.ledger
@@ -223,7 +241,7 @@ class Session:
             problem=scope.problem.id,
             chosen=final[0] if final else None,
             final=tuple(final),
-            candidates=tuple(sorted(flow.written.values(), key=by_birth)),
+            candidates=tuple(sorted(scope.written.values(), key=scope.birth)),
             failures=tuple(scope.failures),
             usage=ledger.total,
             by_stage=MappingProxyType(dict(ledger.by_stage)),
@@ -244,7 +262,7 @@ class Session:
         if record is None or record["stopped"] == "deadline" or "journal" not in record:
             return None
         budgets = [self.budget.run, self.budget.problem]
-        budgets += [place.stage.budget for place in graph.places.values() if place.stage.budget is not None]
+        budgets += [stage.budget for stage in graph.stages if stage.budget is not None]
         if any(budget.counts == "fresh" for budget in budgets):
             return None
         # Of the run's budget others may have left more than then.

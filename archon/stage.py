@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Type
 from archon.budget import Budget
 from archon.candidate import Candidate
 from archon.component import Component, Nested
+from archon.errors import Flaw
 from archon.problem import Problem
 
 if TYPE_CHECKING:
+    from archon.graph import Graph
     from archon.pipeline import Pipeline
     from archon.run import Run
 
-Fact = Literal["candidates", "verdicts", "scores"]
+Fact = Literal["candidates", "verdicts", "scores", "tests"]
 """What a stage may need of those before it."""
 
 
@@ -123,6 +125,11 @@ class Stage(Composable, Component):
         return Plan(NONE, Count(0, incoming.high))
 
     @property
+    def writes(self) -> bool:
+        """Whether it passes on candidates of its own and none that flowed in, as long as it can write any."""
+        return not self.takes
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Names of the models it calls."""
         return ()
@@ -137,6 +144,10 @@ class Stage(Composable, Component):
 
         For rules beyond `takes` and `requires`, which are checked for every stage.
         """
+        return ()
+
+    def misplaced(self, graph: Graph, path: str) -> Iterable[Flaw]:
+        """The same for rules that are about what stands beside it too, or where exactly it stands."""
         return ()
 
 

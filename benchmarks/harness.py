@@ -167,11 +167,10 @@ class Harness:
             record.outcome, record.error = "failed", str(error)
             record.seconds = round(clock() - started, 3)
             return record
-        truths = await self.plan.dataset.grader.grade(
-            problem, [c.text for c in outcome.candidates], self.session
-        )
+        candidates = _answers(outcome)
+        truths = await self.plan.dataset.grader.grade(problem, [c.text for c in candidates], self.session)
         record = _record(problem, outcome, truths)
-        self._judge(record, problem, outcome.candidates)
+        self._judge(record, problem, candidates)
         record.seconds = round(clock() - started, 3)
         return record
 
@@ -221,7 +220,7 @@ class Harness:
             seed=self.session.seed,
             notes=self._notes,
             models={name: _described(self.session.caller(name)) for name in self.plan.graph.models},
-            early_stopping=any(p.stage.stops_early for p in self.plan.graph.places.values()),
+            early_stopping=any(stage.stops_early for stage in self.plan.graph.stages),
             interrupted=interrupted,
             engines={endpoint: figures.as_json() for endpoint, figures in self._engines.items()},
         )
@@ -351,8 +350,13 @@ def _never_begun(problem: Problem) -> Record:
     )
 
 
+def _answers(outcome: Outcome) -> list[Candidate]:
+    """The candidates that answer the problem itself, and not one that a stage derived from it."""
+    return [c for c in outcome.candidates if not c.problem]
+
+
 def _record(problem: Problem, outcome: Outcome, truths: Sequence[Truth]) -> Record:
-    candidates = outcome.candidates
+    candidates = _answers(outcome)
     position = {c.id: i for i, c in enumerate(candidates)}
     selected = None if outcome.chosen is None else position[outcome.chosen.id]
     if selected is not None:

@@ -1,4 +1,7 @@
-"""What stages that ask a model in words have in common: whom they ask, how, and how often again."""
+"""What stages that ask a model in words have in common: whom they ask, how, and how often again.
+
+Cost: none of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ class Asking(Stage):
 
     model: str = "default"
     """Which of the session's models is asked."""
-    system: str | None = SYSTEM
-    """The system message of its questions."""
+    system: str = SYSTEM
+    """The system message of its questions; none where it is empty."""
     again: Annotated[int, Field(ge=0)] = 1
     """How often it is asked again where a reply cannot be read."""
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from archon.assertions import MISSING, parsed, value_of
 from archon.problem import Case
 
 _ARROW = re.compile(
@@ -36,8 +36,6 @@ _GOES_ON = re.compile(
 )
 """How an expression goes on behind a literal."""
 _LONGEST = 5_000
-MISSING = object()
-"""Where there is no literal."""
 
 
 def visible_cases(text: str, entry_point: str, parameters: tuple[str, ...] = ()) -> tuple[Case, ...]:
@@ -209,28 +207,6 @@ def _literal(text: str) -> Any:
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return MISSING
     return value_of(tree.body[0].value)
-
-
-def value_of(expression: ast.expr) -> Any:
-    """The value of a literal, else MISSING. Three dots stand for what was left out."""
-    try:
-        if any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(expression)):
-            return MISSING
-        return ast.literal_eval(expression)
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        return MISSING
-
-
-def parsed(source: str) -> ast.Module | None:
-    """The syntax tree of a short text; None where it is no Python."""
-    if len(source) > _LONGEST:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _closing(text: str, opening: int) -> int | None:

@@ -4,29 +4,24 @@ Source: Saad-Falcon et al. 2024, "Archon" (arXiv 2409.15254), section 3.1: a uni
 unit-test evaluator; how tests are sampled and read follows Chen et al. 2022, "CodeT" (arXiv 2207.10397), 2.1.
 Cost: `n` calls per problem. With a `judge` one call per problem, and one per candidate and check.
 
-Of code tests only assertions about a call with literal arguments are read; nothing is evaluated:
-
-    assert f(1, 2) == 3      assert 3 == f(1, 2)     assert f(1) is None     assert abs(f(2) - 1.41) < 0.01
-    assert f(1)              assert not f(1)         (as `is True`, and as any empty or false value)
-
-The tests are a model's, so they may be wrong and contradict one another: a score says more than acceptance.
+Of code tests only assertions about a call with literal arguments are read (archon/assertions.py); nothing is
+evaluated. The tests are a model's, so they may be wrong and contradict one another: a score says more than acceptance.
 """
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from archon.assertions import read_assertions
 from archon.candidate import Candidate, Scale, Status, Verdict
 from archon.code import program_of
-from archon.execution import Limits, Program, Suite, TestResult
+from archon.execution import Limits, Program, Suite, TestResult, run_all
 from archon.problem import Case, Message, Problem
 from archon.prompting import (
     Asked,
@@ -43,12 +38,8 @@ from archon.prompting import (
 )
 from archon.run import Run
 from archon.verifier import Verifier
-from archon.verifiers.examples import MISSING, parsed, value_of
 from archon.verifiers.sandbox import wire
 
-_FALSY: tuple[Any, ...] = (None, "", [], (), {}, set(), b"")
-_MOST_LINES = 30
-_ASSERT = re.compile(r"\bassert\s")
 _STATUS: dict[str, Status] = {"wrong": "wrong", "timed_out": "timed_out"}
 
 _ASK_TESTS = """\
@@ -158,15 +149,7 @@ class WritesTests(Verifier):
 
     async def results(self, program: Program, suite: Suite, run: Run) -> list[TestResult]:
         """What each test gave; what hangs in one does not take those behind it along."""
-        results: list[TestResult] = []
-        for _ in range(self.restarts + 1):
-            rest = suite if not results else Suite(cases=suite.cases[len(results) :])
-            report = await run.test(program, rest, self.limits)
-            done = [t for t in report.tests if t.status != "skipped"]
-            results += done
-            if len(results) == len(suite.cases) or (len(done) == 1 and done[0].status == "failed"):
-                break  # it does not load
-        return [*results, *[TestResult("skipped")] * (len(suite.cases) - len(results))]
+        return await run_all(run.test, program, suite, self.limits, self.restarts)
 
 
 class GeneratedTests(WritesTests):
@@ -289,103 +272,11 @@ def collected(replies: Iterable[Sequence[Case]], most: int | None = None) -> Tes
 
 
 def read_tests(text: str, entry_point: str, most: int | None = None, *, cut_off: bool = False) -> list[Case]:
-    """The first tests in a reply, repetitions included; what cannot be read is left out.
-
-    A model that continues text goes on behind the first `assert`. Where the reply was `cut_off`, what
-    reaches to its end is no whole test.
-    """
-    text = f"assert {text}"
-    found: list[Case] = []
-    for match in _ASSERT.finditer(text):
-        if len(found) == most:
-            break
-        case = _assertion(text, match.start(), entry_point, cut_off)
-        if case is not None:
-            found.append(case)
-    return found
+    """The first tests in a reply, repetitions included (archon/assertions.py)."""
+    return [one.case for one in read_assertions(text, entry_point, most, cut_off=cut_off)]
 
 
 def read_checks(text: str, most: int) -> tuple[str, ...]:
     """The first items of a list, each in one line, without repetitions. Raises Unread."""
     items = [" ".join(item.split()) for item in read_items(text)]
     return tuple(list({item.casefold(): item for item in items}.values())[:most])
-
-
-def _assertion(text: str, start: int, entry_point: str, cut_off: bool) -> Case | None:
-    lines = text[start:].split("\n", _MOST_LINES)[:_MOST_LINES]
-    for count in range(1, len(lines) + 1):
-        if count > 1 and lines[count - 1].lstrip().startswith(("assert ", "def ", "```")):
-            return None
-        source = "\n".join(lines[:count])
-        tree = parsed(source)
-        if tree is None:
-            continue
-        statement = tree.body[0]
-        if not isinstance(statement, ast.Assert) or (cut_off and start + len(source) >= len(text)):
-            return None
-        return _case(statement.test, entry_point)
-    return None
-
-
-def _case(test: ast.expr, entry_point: str) -> Case | None:
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return _made(test.operand, entry_point, False, alternatives=_FALSY)
-    if not isinstance(test, ast.Compare):
-        return _made(test, entry_point, True)
-    if len(test.ops) != 1:
-        return None
-    left, op, right = test.left, test.ops[0], test.comparators[0]
-    if isinstance(op, ast.Lt | ast.LtE):
-        return _within(left, right, entry_point)
-    if not isinstance(op, ast.Eq | ast.Is):
-        return None
-    call, value = (left, right) if _is_call(left, entry_point) else (right, left)
-    expected = value_of(value)
-    if isinstance(op, ast.Is) and not (expected is None or isinstance(expected, bool)):
-        return None
-    return _made(call, entry_point, expected)
-
-
-def _within(distance: ast.expr, bound: ast.expr, entry_point: str) -> Case | None:
-    """`abs(f(x) - value) < bound`."""
-    tolerance = value_of(bound)
-    if not (_is_call(distance, "abs") and isinstance(distance, ast.Call) and len(distance.args) == 1):
-        return None
-    inner = distance.args[0]
-    if not (isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub)):
-        return None
-    call, value = (
-        (inner.left, inner.right) if _is_call(inner.left, entry_point) else (inner.right, inner.left)
-    )
-    expected = value_of(value)
-    if not isinstance(expected, int | float) or not isinstance(tolerance, int | float) or not tolerance > 0:
-        return None
-    return _made(call, entry_point, float(expected), tolerance=float(tolerance))
-
-
-def _is_call(node: ast.expr, name: str) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
-
-
-def _made(
-    call: ast.expr,
-    entry_point: str,
-    expected: Any,
-    *,
-    alternatives: tuple[Any, ...] = (),
-    tolerance: float = 0.0,
-) -> Case | None:
-    """The test, where all of it is literal and can cross into the sandbox."""
-    if not (isinstance(call, ast.Call) and _is_call(call, entry_point)):
-        return None
-    args = tuple(map(value_of, call.args))
-    kwargs = {k.arg: value_of(k.value) for k in call.keywords if k.arg is not None}
-    if len(kwargs) < len(call.keywords) or any(v is MISSING for v in (*args, *kwargs.values(), expected)):
-        return None
-    try:
-        wire.encode((args, kwargs, expected))
-        return Case(
-            args=args, kwargs=kwargs, expected=expected, alternatives=alternatives, tolerance=tolerance
-        )
-    except (wire.WireError, ValueError, OverflowError):
-        return None

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from archon.backends.base import Sampling
 from archon.candidate import Candidate, Scale, Status, Verdict
 from archon.problem import Problem
 from archon.prompting import (
+    SYSTEM,
     YES_OR_NO,
     Asked,
     Places,
@@ -30,11 +31,10 @@ from archon.prompting import (
     Unread,
     ask_several,
     chat,
-    filled,
-    mark_of,
+    places_of,
+    pose,
     probability,
     question_of,
-    quoted,
     read_verdict,
     read_word,
     verdict_form,
@@ -70,8 +70,13 @@ class Judge(Verifier):
     """Which of the session's models judges."""
     rubric: Annotated[str, Field(min_length=1)] = RUBRIC
     """What an answer must fulfil."""
-    prompt: Annotated[str, Places("question", "answer", "form", optional=("rubric",))] = PROMPT
-    """What the judge is asked, for a yes or a no."""
+    system: str = SYSTEM
+    """The system message of its questions; none where it is empty."""
+    prompt: Annotated[
+        str, Places("question|question_text", "answer|answer_text", optional=("form", "rubric"))
+    ] = PROMPT
+    """What the judge is asked, for a yes or a no. Without `{form}` it must ask for one word itself (`read:
+    probability`)."""
     read: Reading = "auto"
     """By the `probability` of yes, by the `text` of a verdict after reasoning, or `auto`: by probability
     where the server gives log-probabilities."""
@@ -85,6 +90,14 @@ class Judge(Verifier):
     """Greedy where one reply is drawn, the model's default where several are, unless given."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """By text: limit on the tokens of a reply; the model's own where not given."""
+
+    @model_validator(mode="after")
+    def _asks_for_what_is_read(self) -> Self:
+        if "form" not in places_of(self.prompt) and self.read != "probability":
+            raise ValueError(
+                "the place {form} is missing: only with `read: probability` may a prompt ask for one word itself"
+            )
+        return self
 
     async def verify(self, problem: Problem, candidates: Sequence[Candidate], run: Run) -> Sequence[Verdict]:
         """Ask about each; an empty answer is wrong without asking."""
@@ -113,21 +126,18 @@ class Judge(Verifier):
 
     def question(self, problem: Problem, answer: str, *, by_word: bool) -> Decision:
         """What the judge is asked about an answer."""
-        asked = question_of(problem)
-        mark = mark_of(asked, answer, self.rubric)
-        form = form_of(YES_OR_NO, mark, by_word=by_word)
-        text = filled(
+        posed = pose(
             self.prompt,
-            rubric=self.rubric,
-            question=quoted("QUESTION", asked, mark_of(asked)),
-            answer=quoted("ANSWER", answer, mark),
-            form=form,
+            lambda mark: form_of(YES_OR_NO, mark, by_word=by_word),
+            given={"rubric": self.rubric},
+            question=question_of(problem),
+            answer=answer,
         )
         n = 1 if by_word else self.n
         temperature = 0.0 if self.temperature is None and n == 1 else self.temperature
         sampling = Sampling(temperature=temperature, max_tokens=self.max_tokens)
-        question = Asked(self.model, chat(text), sampling, self.again, form)
-        return Decision(question, YES_OR_NO, mark, by_word, n)
+        question = Asked(self.model, chat(posed.text, self.system), sampling, self.again, posed.form)
+        return Decision(question, YES_OR_NO, posed.mark, by_word, n)
 
 
 # --- asking ----------------------------------------------------------------------------------------

@@ -32,14 +32,12 @@ def show(pipeline: str | None, form: str, as_json: bool, every: bool, out: Path 
     archon show best_of_n
     archon show pipeline.yaml --format svg --out pipeline.svg
     archon show --all
+    archon show best_of_n --json | jq .calls.total
     """
     from archon import picture
-    from archon.shelf import names, ready, summary
 
     if every:
-        for name in names():
-            graph = ready(name).pipeline.graph()
-            print(f"{name:<20} {picture.total_calls(graph)!s:>10} calls  {summary(name)}")
+        _write(_shelf(as_json or form == "json"), out)
         return
     if pipeline is None:
         raise click.UsageError("name a pipeline or a file, or use --all")
@@ -55,6 +53,24 @@ def show(pipeline: str | None, form: str, as_json: bool, every: bool, out: Path 
         text = dump(config).rstrip()
     else:
         text = {"terminal": picture.terminal, "mermaid": picture.mermaid, "svg": picture.svg}[form](graph)
+    _write(text, out)
+
+
+def _shelf(as_json: bool) -> str:
+    """Every ready pipeline with its calls per problem."""
+    from archon import picture
+    from archon.shelf import names, ready, summary
+
+    calls = {name: picture.total_calls(ready(name).pipeline.graph()) for name in names()}
+    if as_json:
+        listed = {name: {"summary": summary(name), "calls": picture.bounds(calls[name])} for name in calls}
+        return json.dumps(listed, indent=2, ensure_ascii=False)
+    wide = max(map(len, calls), default=0)
+    high = max((len(str(count)) for count in calls.values()), default=0)
+    return "\n".join(f"{n:<{wide}}  {count!s:>{high}} calls  {summary(n)}" for n, count in calls.items())
+
+
+def _write(text: str, out: Path | None) -> None:
     if out is None:
         print(text)
     else:

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field
 
 from archon.backends.base import Model
 from archon.budget import Budgets
-from archon.component import Value
+from archon.component import Component, Value
 from archon.config.build import Builder, fields_of
 from archon.config.source import Source, dots, read_file, read_text, shown
 from archon.errors import ConfigError, Flaw
@@ -180,18 +180,25 @@ def _place(builder: Builder, pipeline: Pipeline, where: str) -> tuple[str | int,
     path: tuple[str | int, ...] = ("pipeline",)
     inside: Any = builder.source.data
     inside = inside.get("pipeline") if isinstance(inside, Mapping) else inside
-    current = pipeline
-    for name in where.split("/"):
-        number = next((i for i, n in enumerate(current.nodes) if n.name == name), None)
-        if number is None:
-            break
-        path = (*path, number if isinstance(inside, list) else name)
-        stage = current.nodes[number].stage
-        if not isinstance(stage, Pipeline):
-            break
-        current = stage
-        inside = inside[number if isinstance(inside, list) else name]["pipeline"]
-        path = (*path, "pipeline")
+    current: Any = pipeline
+    try:
+        for name in where.split("/"):
+            if isinstance(current, Pipeline):
+                number = next(i for i, n in enumerate(current.nodes) if n.name == name)
+                key: str | int = number if isinstance(inside, list) else name
+                current, inside, path = current.nodes[number].stage, inside[key], (*path, key)
+                if isinstance(current, Pipeline):
+                    inside, path = inside["pipeline"], (*path, "pipeline")
+                continue
+            if isinstance(current, Component):  # its settings stand under its name
+                inside, further = inside[current.name], (*path, current.name)
+            else:
+                further = path
+            key = name if isinstance(inside, Mapping) else int(name)
+            current = getattr(current, name) if isinstance(current, Value) else current[key]
+            inside, path = inside[key], (*further, key)
+    except (StopIteration, LookupError, TypeError, ValueError, AttributeError):
+        pass  # what is not in the file has its place where it would stand
     return path
 
 

@@ -70,6 +70,12 @@ class Builder:
             return None
         return self.value(found, fields, path)
 
+    def pipeline(self, data: Any, path: Path) -> Any:
+        """The pipeline of a field; what is none of ours is left to the field's own check."""
+        from archon.config.graphs import build_pipeline
+
+        return build_pipeline(self, data, path) if isinstance(data, str | list | Mapping) else data
+
     def value(self, cls: type[V], fields: Any, path: Path) -> V | None:
         """A value of this class from a mapping of its fields."""
         if not isinstance(fields, Mapping):
@@ -96,6 +102,8 @@ class Builder:
             return None
 
     def _field(self, nested: Nested | None, annotation: Any, raw: Any, path: Path) -> Any:
+        if nested is not None and nested.kind == "pipeline":
+            return self.pipeline(raw, path)
         if nested is not None and isinstance(raw, str | Mapping):
             return self.component(nested.kind, raw, path)
         inner = _value_class(annotation)
@@ -107,6 +115,8 @@ class Builder:
         return raw
 
     def _item(self, kind: type[Value] | Nested, raw: Any, path: Path) -> Any:
+        if isinstance(kind, Nested) and kind.kind == "pipeline":
+            return self.pipeline(raw, path)
         if isinstance(kind, Nested):
             return self.component(kind.kind, raw, path) if isinstance(raw, str | Mapping) else raw
         return self.value(kind, raw, path) if isinstance(raw, Mapping) else raw
@@ -134,6 +144,19 @@ def component(kind: str, data: Any) -> Component:
     return built
 
 
+def pipeline(value: Any) -> Any:
+    """A pipeline from plain data, or from a stage; anything else as it is. Raises ConfigError."""
+    from archon.pipeline import Pipeline
+    from archon.stage import Stage
+
+    if isinstance(value, Stage):
+        return Pipeline([value])
+    builder = Builder(Source(value))
+    built = builder.pipeline(value, ())
+    builder.check()
+    return built
+
+
 def plain(value: Any) -> Any:
     """The inverse of building: plain data that says what differs from the defaults.
 
@@ -143,7 +166,7 @@ def plain(value: Any) -> Any:
     from archon.pipeline import Pipeline
 
     if isinstance(value, Pipeline):
-        return {"pipeline": plain_pipeline(value)}
+        return plain_pipeline(value)
     if isinstance(value, Component):
         name = registry.name_of(value.kind, type(value))
         fields = fields_of(value)

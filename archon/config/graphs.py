@@ -79,6 +79,10 @@ def _part(builder: Builder, item: Any, path: Path) -> Stage | Pipeline | None:
     return built
 
 
+def _plain_part(part: Stage | Pipeline) -> Any:
+    return {"pipeline": plain_pipeline(part)} if isinstance(part, Pipeline) else plain(part)
+
+
 def plain_pipeline(pipeline: Pipeline) -> Any:
     """The inverse of `build_pipeline`: a list where that says everything, else named nodes."""
     names: set[str] = set()
@@ -90,12 +94,12 @@ def plain_pipeline(pipeline: Pipeline) -> Any:
             break
         names.add(node.name)
         previous = node.name
-        chain.append(plain(node.stage))
+        chain.append(_plain_part(node.stage))
     else:
         return chain
     named: dict[str, Any] = {}
     for node in pipeline.nodes:
-        item = plain(node.stage)
+        item = _plain_part(node.stage)
         if isinstance(item, str):
             item = {item: {}}  # a table, as TOML would put a bare name before every table, out of order
         if node.after:

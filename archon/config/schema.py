@@ -9,15 +9,17 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from archon import registry
 from archon.budget import Budgets
 from archon.component import COMPONENT, Component
+from archon.config.build import plain
+from archon.pipeline import Pipeline
 
 
 def config_schema() -> dict[str, Any]:
     """The schema, with everything that is registered at this moment."""
-    kinds = {kind: _registered(kind) for kind in ("stage", "verifier", "backend")}
+    kinds = {kind: _registered(kind) for kind in ("stage", "verifier", "retriever", "backend")}
     models: list[Any] = [(cls, "validation") for by_name in kinds.values() for cls in by_name.values()]
     references, defs = models_json_schema([*models, (Budgets, "validation")], schema_generator=_Tolerant)
     definitions: dict[str, Any] = defs.get("$defs", {})
-    for kind in ("stage", "verifier"):
+    for kind in ("stage", "verifier", "retriever"):
         definitions[kind] = _named(kinds[kind], references)
     definitions["backend"] = _named(kinds["backend"], references)
     definitions["model"] = {
@@ -83,6 +85,10 @@ class _Tolerant(GenerateJsonSchema):
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
         return {"not": {}, "description": "Only from Python."}
+
+    def encode_default(self, dft: Any) -> Any:
+        """A pipeline's default as a file would say it."""
+        return plain(dft) if isinstance(dft, Pipeline) else super().encode_default(dft)
 
 
 def _registered(kind: str) -> dict[str, type[Component]]:

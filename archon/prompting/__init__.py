@@ -4,7 +4,7 @@
 reply must look like, `readers` and `longer` read it; `ask` asks, and asks again where it could not be read.
 """
 
-from archon.prompting.ask import Asked, Said, ask, ask_several, asked
+from archon.prompting.ask import Asked, Said, ask, ask_several, asked, followed
 from archon.prompting.forms import (
     choice_form,
     items_form,
@@ -44,6 +44,7 @@ __all__ = [
     "chat",
     "choice_form",
     "filled",
+    "followed",
     "items_form",
     "json_form",
     "listed",

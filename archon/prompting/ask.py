@@ -107,15 +107,15 @@ async def _several(run: Run, question: Asked, read: Callable[[str], T], n: int) 
     try:
         async with aclosing(_drawn(run, question, question.messages, n)) as replies:
             async for reply in replies:
-                said.append((reply.index, run.spawn(_followed(run, question, read, reply))))
+                said.append((reply.index, run.spawn(followed(run, question, read, reply))))
         found = [await task for _, task in sorted(said, key=lambda one: one[0])]
     finally:
         await settle(task for _, task in said)
     return (*found, *(Said[T](None, "", NO_REPLY, ()) for _ in range(n - len(found))))
 
 
-async def _followed(run: Run, question: Asked, read: Callable[[str], T], reply: Candidate) -> Said[T]:
-    """What a reply says, or what the model says when it is asked again."""
+async def followed(run: Run, question: Asked, read: Callable[[str], T], reply: Candidate) -> Said[T]:
+    """What a reply to the question says that is there already, or what the model says when it is asked again."""
     replies = [reply]
     messages = question.messages
     while True:

@@ -46,6 +46,9 @@ def pose(
     """Fill a template. `form` makes the place `{form}` from the mark; `given` are places of our own making, such as
     a number or a rubric; `material` is quoted: one text as `QUESTION`, a list as `ANSWER 1`, `ANSWER 2`, ...
 
+    What is quoted in the place `{question}` has a mark of its own, so that all that is asked about one question begins
+    alike, and a server finds it in its cache.
+
     A list's place is named in the plural (`answers`), and its texts in the singular. As plain text
     (`{answers_text}`), a list is numbered in the same way: a line `Answer 1:`, then the text.
     """
@@ -56,7 +59,8 @@ def pose(
     for name, one in material.items():
         words = name.replace("_", " ").upper()
         if isinstance(one, str):
-            places[name] = quoted(words, one, mark)
+            own = mark_of(one) if name == "question" else mark
+            places[name] = quoted(words, one, mark if any(own in text for text in texts) else own)
             places[f"{name}_text"] = safe(one)
         else:
             words = f"{words[:-3]}Y" if words.endswith("IES") else words.removesuffix("S")

@@ -156,23 +156,39 @@ def _undressed(text: str) -> str:
 def probability(tokens: Sequence[TokenLogprob], options: Sequence[str] = YES_OR_NO) -> float | None:
     """The first of two options against the other, by the log-probabilities of the reply's first word.
 
-    None where the first word is neither, or goes on ("no" in "no doubt", "nope").
+    None where the first word is neither, or goes on ("no" in "no doubt", "nope"). Where the word is written in several
+    tokens (a letter each, say), the first of them decides, and so the options must begin differently.
     """
-    first, second = options
+    first, second = (option.casefold() for option in options)
     spoken = [(i, word) for i, token in enumerate(tokens) if (word := _word(token.token))]
-    if not spoken or spoken[0][1] not in (first.casefold(), second.casefold()):
+    if not spoken:
         return None
-    place = spoken[0][0]
+    start, said = spoken[0]
+    place = start
+    while said not in (first, second):
+        place += 1
+        if place == len(tokens) or not any(option.startswith(said) for option in (first, second)):
+            return None
+        said += tokens[place].token.casefold()
     rest = "".join(token.token for token in tokens[place + 1 :])
     if re.match(rf"[\s{_SPACE}]*\w", rest) and not re.match(r"\s*\n", rest):
         return None
-    token = tokens[place]
-    weights = {first.casefold(): 0.0, second.casefold(): 0.0}
+    weights = {first: 0.0, second: 0.0}
+    token = tokens[start]
     for written, logprob in {**dict(token.top), token.token: token.logprob}.items():
-        if _word(written) in weights and not math.isnan(logprob):
-            weights[_word(written)] += math.exp(min(0.0, logprob))
+        named = _names(_word(written), (first, second), whole=place == start)
+        if named is not None and not math.isnan(logprob):
+            weights[named] += math.exp(min(0.0, logprob))
     mass = sum(weights.values())
-    return weights[first.casefold()] / mass if mass > 0 else None
+    return weights[first] / mass if mass > 0 else None
+
+
+def _names(word: str, options: tuple[str, str], *, whole: bool) -> str | None:
+    """The option that a word is; or the only one that it begins."""
+    if whole:
+        return word if word in options else None
+    begun = [option for option in options if word and option.startswith(word)]
+    return begun[0] if len(begun) == 1 else None
 
 
 def _word(token: str) -> str:

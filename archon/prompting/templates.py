@@ -124,10 +124,11 @@ def templates_of(component: type[BaseModel]) -> dict[str, Places]:
     return found
 
 
-def chat(text: str, system: str | None = SYSTEM) -> tuple[Message, ...]:
-    """A question as messages, with nothing in it that a request cannot hold."""
+def chat(text: str, system: str = SYSTEM) -> tuple[Message, ...]:
+    """A question as messages, with nothing in it that a request cannot hold; without a system message where that is
+    empty."""
     asked = Message(role="user", content=safe(text))
-    return (asked,) if system is None else (Message(role="system", content=safe(system)), asked)
+    return (Message(role="system", content=safe(system)), asked) if system else (asked,)
 
 
 def _pieces(template: str) -> Iterator[tuple[str, str]]:

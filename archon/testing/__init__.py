@@ -6,11 +6,13 @@ A third party subclasses a suite, says how to make the thing, and gets the whole
         async def open_store(self, path):
             return MyStore(path)
 
-`StubServer` is an OpenAI-compatible server whose replies, delays and faults a test chooses. Needs pytest and
-pytest-asyncio (asyncio_mode = "auto").
+`StubServer` is an OpenAI-compatible server whose replies, delays and faults a test chooses; `archon.testing.instruct`
+is a model made of rules, behind such a server or in process (docs/testing.md). Needs pytest and pytest-asyncio
+(asyncio_mode = "auto").
 """
 
 from archon.testing.backends import BackendCases
+from archon.testing.retrievers import RetrieverCases
 from archon.testing.scorers import ScorerCases
 from archon.testing.server import Answer, Asked, StubServer
 from archon.testing.stages import StageCases, scripted_run
@@ -21,6 +23,7 @@ __all__ = [
     "Answer",
     "Asked",
     "BackendCases",
+    "RetrieverCases",
     "ScorerCases",
     "StageCases",
     "StoreCases",

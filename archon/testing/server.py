@@ -47,6 +47,8 @@ class Answer:
     """Whether to report usage."""
     choices: int | None = None
     """How many choices; as many as asked for where not given."""
+    others: tuple[Answer, ...] = ()
+    """The choices after the first, where they are not all the same."""
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     """Send this body instead, as `content_type`."""
@@ -139,11 +141,12 @@ class StubServer:
         raw = "prompt" in asked.body
         choices = []
         for index in range(n):
+            one = answer.others[index - 1] if index and answer.others else answer
             content: dict[str, Any] = (
-                {"text": answer.text} if raw else {"message": {"role": "assistant", "content": answer.text}}
+                {"text": one.text} if raw else {"message": {"role": "assistant", "content": one.text}}
             )
-            extra = answer.extra if index == 0 else {}
-            choices.append({"index": index, "finish_reason": answer.finish, **content, **extra})
+            extra = {} if index and one is answer else one.extra
+            choices.append({"index": index, "finish_reason": one.finish, **content, **extra})
         data: dict[str, Any] = {
             "id": f"r{asked.number}",
             "object": "text_completion" if raw else "chat.completion",
@@ -188,9 +191,9 @@ class StubServer:
         return response
 
     def _usage(self, body: Mapping[str, Any], answer: Answer, n: int) -> dict[str, Any]:
-        words = len(answer.text.split())
-        each = words if answer.completion_tokens is None else answer.completion_tokens
-        return {**self._counted(body, each * n), **answer.usage_extra}
+        told = [answer, *answer.others] if answer.others else [answer] * n
+        words = (len(a.text.split()) if a.completion_tokens is None else a.completion_tokens for a in told)
+        return {**self._counted(body, sum(words)), **answer.usage_extra}
 
     def _counted(self, body: Mapping[str, Any], completion: int) -> dict[str, int]:
         asked = (

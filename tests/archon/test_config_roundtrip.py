@@ -34,7 +34,9 @@ from archon.prompting import Places
 from archon.stage import Stage
 from archon.strategies.majority_vote import MajorityVote
 from archon.strategies.sample import Sample
+from archon.strategies.top_k import TopK
 from archon.strategies.verify import Verify
+from archon.strategies.weighted_vote import WeightedVote
 from archon.verifiers.unit_tests import UnitTests
 
 QUICK = settings(
@@ -71,6 +73,7 @@ TEXT = st.text(
 NAMES = TEXT.filter(lambda name: bool(name) and not set("/#") & set(name))
 _HEADERS = st.dictionaries(st.sampled_from(["X-Team", "X-Trace"]), st.text("abc -", max_size=5), max_size=2)
 _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
+    ("PerChain", "selector"): st.sampled_from([MajorityVote(), TopK(k=2), WeightedVote(by="v")]),
     ("OpenAI", "base_url"): st.sampled_from(["http://localhost:8000/v1", "https://example.org/é/v1"]),
     ("Regex", "pattern"): st.sampled_from(["", r"\b42\b", "(?i)yes|ja"]),
     ("OpenAI", "headers"): _HEADERS | st.just({"X-API-Key": "${MY_KEY}"}),
@@ -85,6 +88,10 @@ _URL = "http://localhost:8000/v1"
 _STARTED = {"replicas", "port", "python", "options", "environment", "keep", "start_timeout"}
 _SERVED = {"url", "replicas", "port", "python", "keep", "start_timeout", "stream", "transport", "api_key_env"}
 _VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
+    "Judge": [({"prompt"}, {}), (set(), {"read": "probability"})],
+    "ChainOfVerification": [({"rewrite"}, {}), ({"check"}, {"rewrite": "inconsistent"})],
+    "Revise": [({"n", "ratio"}, {}), ({"chains", "length"}, {"n": 128, "ratio": 0.5})],
+    "SelfRefine": [({"feedback_prompt"}, {}), (set(), {"read": "word"})],
     "VLLM": [
         ({"url", "in_process"}, {}),
         (_STARTED | {"in_process"}, {"url": _URL}),
@@ -158,6 +165,8 @@ def _of(kind: Any, marks: list[Any], null: bool, nulls: bool, depth: int) -> st.
     """Values of an annotation within its bounds."""
     origin, parts = get_origin(kind), get_args(kind)
     nested = next((m for m in marks if isinstance(m, Nested)), None)
+    if nested is not None and nested.kind == "pipeline":
+        return solvers(nulls, depth)
     if nested is not None:
         return components(nested.kind, nulls, depth - 1)
     if origin is Annotated:
@@ -172,7 +181,9 @@ def _of(kind: Any, marks: list[Any], null: bool, nulls: bool, depth: int) -> st.
     if origin is Literal:
         return st.sampled_from(parts)
     if origin is tuple:
-        return st.lists(_of(parts[0], [], True, nulls, depth), max_size=2).map(tuple)
+        fewest = next((m.min_length for m in marks if isinstance(m, bounds.MinLen)), 0)
+        items = _of(parts[0], [], True, nulls, depth)
+        return st.lists(items, min_size=fewest, max_size=max(2, fewest)).map(tuple)
     if origin in (Mapping, dict) or (origin is not None and issubclass(origin, Mapping)):
         return st.dictionaries(TEXT, _of(parts[1], [], True, nulls, depth), max_size=2)
     if kind is Any:
@@ -224,7 +235,8 @@ def _templates(places: Places) -> st.SearchStrategy[str]:
     """Templates with every place that is required, some that are not, and text and braces between them."""
     around = TEXT.map(lambda text: text.replace("{", "{ "))
     chosen = st.lists(st.sampled_from(places.optional), max_size=2) if places.optional else st.just([])
-    order = chosen.flatmap(lambda some: st.permutations([*places.required, *some]))
+    required = st.tuples(*(st.sampled_from(one.split("|")) for one in places.required))
+    order = st.tuples(required, chosen).flatmap(lambda both: st.permutations([*both[0], *both[1]]))
     return st.tuples(around, order).map(
         lambda drawn: drawn[0].join(["", *(f"{{{n}}}" for n in drawn[1]), ""])
     )
@@ -234,6 +246,22 @@ def _templates(places: Places) -> st.SearchStrategy[str]:
 def components(kind: str, nulls: bool = True, depth: int = 2) -> st.SearchStrategy[Any]:
     """A random component of those that are registered."""
     return st.one_of([values(cls, nulls, depth) for cls in registered(kind) if depth > 1 or not _nests(cls)])
+
+
+@st.composite
+def solvers(draw: st.DrawFn, nulls: bool, depth: int) -> Pipeline:
+    """A pipeline for a stage to solve with: a source, or two side by side; with or without a choice."""
+    sources = [
+        cls
+        for cls in registered("stage")
+        if issubclass(cls, Stage) and not cls.takes and (depth > 1 or not _nests(cls))
+    ]
+    whole: Any = draw(values(draw(st.sampled_from(sources)), nulls, depth - 1))
+    if draw(st.booleans()):
+        whole = whole & draw(values(draw(st.sampled_from(sources)), nulls, depth - 1))
+    if draw(st.booleans()):
+        whole = whole | MajorityVote()
+    return whole if isinstance(whole, Pipeline) else Pipeline([whole])
 
 
 def _nests(kind: Any) -> bool:

@@ -48,3 +48,11 @@ def test_a_template_needs_one_of_two_places() -> None:
 def test_what_is_given_is_not_read_as_a_template() -> None:
     posed = pose("{rubric} {question_text}", given={"rubric": "{question_text}"}, question="{rubric}")
     assert posed.text == "{question_text} {rubric}"
+
+
+def test_what_is_asked_about_one_question_begins_alike() -> None:
+    one, other = (pose(TEMPLATE, question="q", answers=[text]).text for text in ("a", "b"))
+    assert one[: one.index("ANSWER")] == other[: other.index("ANSWER")]
+    mark = one.splitlines()[0].removeprefix("QUESTION ")
+    third = pose(TEMPLATE, question="q", answers=[f"END OF QUESTION {mark}"])
+    assert third.text.startswith(f"QUESTION {third.mark}\n"), "an answer that writes the mark"

@@ -300,6 +300,19 @@ def test_a_reply_that_begins_with_another_word_is_unread(words: list[str]) -> No
     assert probability([token(word, 0.9, Yes=0.05) for word in words]) is None
 
 
+def test_a_word_in_letters_is_decided_by_its_first() -> None:
+    yes = [token("y", 0.6, n=0.2, m=0.1), token("e", 1.0), token("s", 1.0)]
+    assert probability(yes) == pytest.approx(0.75)
+    assert probability([token("n", 0.6, y=0.2), token("o", 1.0)]) == pytest.approx(0.25)
+    assert probability([*yes, token(".", 1.0)]) == pytest.approx(0.75)
+    for word in ("nope", "yest", "yeah", "y", "ye", "n o", "on"):
+        assert probability([token(letter, 0.9) for letter in word]) is None, word
+
+
+def test_options_that_begin_alike_cannot_be_told_apart_by_a_letter() -> None:
+    assert probability([token("a", 0.9), token("b", 0.9)], ("ab", "ac")) is None
+
+
 def test_no_log_probability_breaks_it() -> None:
     odd = TokenLogprob("yes", -math.inf, (("no", math.nan),))
     assert probability([odd]) is None

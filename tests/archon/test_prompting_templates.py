@@ -177,4 +177,4 @@ def test_a_question_can_be_sent_whatever_is_in_it() -> None:
     system, user = chat("a\ud800b")
     assert (system.role, user.role) == ("system", "user")
     assert user.content == "a?b" and "same mark" in system.content
-    assert [m.role for m in chat("a", system=None)] == ["user"]
+    assert [m.role for m in chat("a", system="")] == ["user"]

@@ -16,7 +16,7 @@ import pytest
 from archon.testing import Answer, Asked, StubServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENTS = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 NEED_DATA = {"README.md"}
 """Documents with a block that replays recorded generations."""
 

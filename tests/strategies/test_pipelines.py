@@ -15,19 +15,107 @@ from archon.pipeline import Pipeline
 from archon.problem import Case, Problem
 from archon.shelf import names, ready, summary
 from archon.stage import Count
+from archon.strategies.atom_of_thoughts import AtomOfThoughts
+from archon.strategies.back_translate import BackTranslate
 from archon.strategies.best_of import BestOf
+from archon.strategies.chain_of_verification import ChainOfVerification
+from archon.strategies.critique import Critique
+from archon.strategies.debate import Debate
+from archon.strategies.drag import Drag
 from archon.strategies.first_passing import FirstPassing
+from archon.strategies.fuse import Fuse
+from archon.strategies.gen_select import GenSelect
+from archon.strategies.hand_over import HandOver
+from archon.strategies.idea_search import IdeaSearch
+from archon.strategies.iter_drag import IterDrag
 from archon.strategies.majority_vote import MajorityVote
+from archon.strategies.mixture_of_agents import MixtureOfAgents
+from archon.strategies.plan_search import PlanSearch
+from archon.strategies.plan_then_write import PlanThenWrite
+from archon.strategies.rank import Rank
+from archon.strategies.revise import Revise
 from archon.strategies.sample import Sample
+from archon.strategies.sample_schedule import SampleSchedule
+from archon.strategies.self_aggregate import SelfAggregate
+from archon.strategies.self_refine import SelfRefine
+from archon.strategies.universal_self_consistency import UniversalSelfConsistency
 from archon.strategies.verify import Verify
 from archon.strategies.weighted_vote import WeightedVote
+from archon.verifiers.judge import Judge
 from archon.verifiers.reward import Reward
 from archon.verifiers.unit_tests import UnitTests
 from tests.strategies.made import NUMBER, solved
 
 N = 16
 JUDGED = Sample(n=N) | Verify(verifier=UnitTests())
+PROMPTS = (
+    "",
+    "Think step by step, and check every step before you go on.",
+    "First say what is asked and what is given. Then choose a way to get from one to the other, and take it.",
+    "Work the answer out in one way, then in another. Where they differ, find the mistake.",
+)
+BEST_OF_REPLIES = "{question_text}\n{replies_text}\nBest?"
 EXPECTED: dict[str, Pipeline] = {
+    "atom_of_thoughts": Pipeline([AtomOfThoughts()]),
+    "atom_of_thoughts_code": Pipeline([AtomOfThoughts(depth=1, choose="synthesis")]),
+    "atom_of_thoughts_star": Pipeline([AtomOfThoughts(runs=3)]),
+    "lab_chain_split": AtomOfThoughts(
+        runs=N,
+        answers=("decomposed",),
+        choose="all",
+        read="assignments",
+        most_parts=6,
+        system="",
+        again=0,
+        temperature=0.7,
+        split_prompt="{question_text}\nSplit.",
+        part_prompt="Let {terms_text}. Find {name}.",
+        part_solver=Sample(temperature=0),
+    )
+    | MajorityVote(),
+    "back_translation": Sample(n=N) | BackTranslate(),
+    "idea_search": Pipeline([IdeaSearch(n=N, temperature=0.9, top_p=0.95)]),
+    "lab_plan": IdeaSearch(
+        n=N,
+        system="",
+        again=0,
+        idea_prompt="{question_text}\nPlan.",
+        solve_prompt="{question_text}\nPlan: {idea_text}",
+    )
+    | Verify(verifier=UnitTests())
+    | BestOf(),
+    "plansearch": Pipeline([PlanSearch(n=N, temperature=0.9, top_p=0.95)]),
+    "plansearch_filtered": PlanSearch(n=N, temperature=0.9, top_p=0.95)
+    | Verify(verifier=UnitTests())
+    | FirstPassing(),
+    "drag": Pipeline([Drag()]),
+    "gen_select": Sample(n=N) | GenSelect(),
+    "iter_drag": Pipeline([IterDrag()]),
+    "lab_fuse": Sample(n=4) | Fuse(n=4, system="", prompt=BEST_OF_REPLIES) | MajorityVote(),
+    "lab_verify": Sample(n=N)
+    | Verify(
+        verifier=Judge(system="", read="probability", prompt="{question_text}\nReply:\n{answer_text}\nRight?")
+    )
+    | WeightedVote(),
+    "lab_mixture_of_agents": Pipeline(
+        [MixtureOfAgents(proposers=("default",) * 4, system="", prompt=BEST_OF_REPLIES)]
+    ),
+    "lab_self_aggregate": Sample(n=8)
+    | SelfAggregate(steps=2, system="", prompt=BEST_OF_REPLIES)
+    | MajorityVote(),
+    "mixture_of_agents": Pipeline([MixtureOfAgents(proposers=("default",) * 6)]),
+    "plan_then_write": Pipeline([PlanThenWrite()]),
+    "recursive_self_aggregation": Sample(n=N) | SelfAggregate() | MajorityVote(),
+    "universal_self_consistency": Sample(n=N) | UniversalSelfConsistency(temperature=0),
+    "archon_ensemble_fuse": Sample(n=8) | Fuse(),
+    "archon_rank_fuse": Sample(n=8) | Critique() | Rank(keep=4) | Fuse(),
+    "bag_of_tricks": SampleSchedule(n=N, prompts=PROMPTS, temperatures=(0.6, 1.0)) | MajorityVote(),
+    "cascade": Sample(n=4) | HandOver(threshold=0.75, samples=4) | MajorityVote(),
+    "chain_of_verification": Sample() | ChainOfVerification(),
+    "debate": Debate() | MajorityVote(),
+    "parallel_sequential": Revise(n=N, ratio=1) | MajorityVote(),
+    "self_refine": Sample() | SelfRefine(),
+    "sequential_revision": Revise(chains=1, length=N) | MajorityVote(),
     "best_of_n": JUDGED | BestOf(),
     "first_passing": JUDGED | FirstPassing(),
     "repeated_sampling": Pipeline([Sample(n=N)]),
@@ -71,9 +159,8 @@ def test_every_shipped_file_is_found_under_its_name() -> None:
 def test_each_is_the_pipeline_its_name_says(name: str) -> None:
     config = ready(name)
     assert config.pipeline == EXPECTED[name]
-    assert (
-        load(dump(config), "yaml").pipeline == load(dump(config, "toml"), "toml").pipeline == config.pipeline
-    )
+    assert load(dump(config), "yaml").pipeline == config.pipeline
+    assert load(dump(config, "toml"), "toml").pipeline == config.pipeline
     config.pipeline.graph()
 
 
@@ -156,7 +243,8 @@ async def test_each_costs_nothing_the_second_time(name: str) -> None:
     problem = NUMBER if name == "self_consistency" else DOUBLE
     runs: list[Any] = []
     for _ in range(2):
-        models = {"default": coder("0", "2 * x", "3"), "reward": Scripted(score=lambda text: 0.5)}
+        solver = coder("0", "2 * x", "3")
+        models = {"default": solver, "large": solver, "reward": Scripted(score=lambda text: 0.5)}
         outcome, backend = await solved(ready(name).pipeline, models, problem, store="ready.sqlite")
         runs.append((outcome.answer, outcome.usage, len(backend.calls)))
     assert runs[1] == (*runs[0][:2], 0)

@@ -241,6 +241,7 @@ async def test_its_prompt_is_the_configuration_s_and_keeps_what_the_reply_must_l
     assert [c.verdicts["judge"].accepted for c in outcome.candidates] == [True, False]
     with pytest.raises(ValueError, match=r"the place \{form\} is missing"):
         judge(prompt="{question} {answer}")
+    assert judge(prompt="{question_text}? {answer_text} Yes or no?", read="probability", system="")
 
 
 # --- what it costs ---------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Configurations of other projects, read and written as ours."""
