@@ -90,6 +90,10 @@ _SERVED = {"url", "replicas", "port", "python", "keep", "start_timeout", "stream
 _VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
     "Judge": [({"prompt"}, {}), (set(), {"read": "probability"})],
     "ChainOfVerification": [({"rewrite"}, {}), ({"check"}, {"rewrite": "inconsistent"})],
+    "PlanSearch": [
+        ({"sketch", "keep", "subset", "layers"}, {}),
+        ({"sketch", "fix", "pseudocode"}, {"sketch": False, "fix": False, "pseudocode": False, "n": 8}),
+    ],
     "Revise": [({"n", "ratio"}, {}), ({"chains", "length"}, {"n": 128, "ratio": 0.5})],
     "SelfRefine": [({"feedback_prompt"}, {}), (set(), {"read": "word"})],
     "VLLM": [
@@ -397,7 +401,7 @@ def test_every_registered_class_survives_alone(cls: type[Component]) -> None:
     @settings(QUICK, max_examples=20)
     @given(value=values(cls))
     def survives(value: Component) -> None:
-        text = yaml.safe_dump(plain_value(value))
+        text = yaml.safe_dump(plain_value(value), sort_keys=False)
         assert component(cls.kind, yaml.safe_load(text)) == value
 
     survives()

@@ -129,7 +129,7 @@ def entry_points() -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["stage", "verifier", "backend", "command", "executor", "benchmark"],
+    ["stage", "verifier", "retriever", "backend", "command", "executor", "benchmark"],
 )
 def test_every_name_of_a_registry_leads_to_something_of_that_name(kind: str) -> None:
     from archon import registry
@@ -138,7 +138,7 @@ def test_every_name_of_a_registry_leads_to_something_of_that_name(kind: str) -> 
     assert set(declared) <= set(registry.names(kind))
     for name in declared:
         thing = registry.find(kind, name)
-        if kind in ("stage", "verifier", "backend", "benchmark"):
+        if kind in ("stage", "verifier", "retriever", "backend", "benchmark"):
             assert thing.name == name and thing.kind == kind
         assert thing.__doc__, f"{kind} {name} has no docstring"
 

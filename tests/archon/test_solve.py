@@ -30,6 +30,7 @@ from archon.errors import (
     StageFailed,
     UnknownName,
 )
+from archon.estimate import Line, estimate
 from archon.picture import as_json, mermaid, svg, terminal
 from archon.pipeline import AnyPipeline, Node, Pipeline, pipelines_in
 from archon.problem import Message, Problem
@@ -795,7 +796,7 @@ def test_those_before_a_stage_that_solves_wait_until_it_has_digested_what_it_was
 
     outcome = patiently(work())
     assert outcome.by_stage["sample"].requests <= 2, "the others that are stored are not used"
-    assert (outcome.answer, outcome.by_stage["sample"].requests) == ("good", outcome.fresh.requests)
+    assert (outcome.answer, outcome.fresh.requests) == ("good", 1)
 
 
 # --- before anything is spent -----------------------------------------------------------------------
@@ -931,6 +932,24 @@ def test_the_terminal_shows_what_a_stage_solves_with_under_it() -> None:
         "    ● sample   [1 call]",
         "",
         "6 model calls per problem",
+    ]
+
+
+def test_an_estimate_names_every_model_and_bounds_no_prompt_that_it_does_not_know() -> None:
+    stage = Parts(solver=Sample(model="a", n=3), other=Sample(model="b"), parts=2)
+    models = {
+        name: Scripted(replies={"*": ("x",)}, max_tokens=10, price={"input": 1, "output": 1}) for name in "ab"
+    }
+
+    async def work() -> list[Line]:
+        async with Session(models=models, store=InstantStore()) as session:
+            return estimate(Pipeline([stage, Sample(model="a")]).graph(), [PROBLEM], session)
+
+    lines = patiently(work())
+    assert [(one.stage, one.model, one.calls, one.usd is None) for one in lines] == [
+        ("parts", "a", Count(7, 7), True),
+        ("parts", "b", Count(7, 7), True),
+        ("sample", "a", Count(1, 1), False),
     ]
 
 

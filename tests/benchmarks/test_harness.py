@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -19,6 +20,10 @@ from archon.errors import (
     RequestRejected,
     UserError,
 )
+from archon.pipeline import AnyPipeline, Pipeline
+from archon.problem import Problem
+from archon.run import Run
+from archon.stage import Candidates, Stage, Stream
 from archon.strategies.best_of import BestOf
 from archon.strategies.first_passing import FirstPassing
 from archon.strategies.sample import Sample
@@ -324,6 +329,40 @@ async def test_a_pipeline_that_stops_early_reports_no_coverage_and_says_so(tmp_p
     assert (data["coverage"], data["selected"]) == ({}, {})
     assert any("stops early" in note for note in data["notes"])
     assert data["outcomes"] == counts(solved=4)
+
+
+class Deriving(Stage):
+    """Solves another problem too, and passes on only what it solved of this one."""
+
+    takes: ClassVar[bool] = False
+    solver: AnyPipeline = Pipeline([Sample(n=3)])
+
+    async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
+        other = problem.model_copy(update={"id": f"{problem.id}/other"})
+        await run.solve(self.solver, other, "other")
+        for candidate in await run.solve(self.solver, problem, "itself"):
+            yield candidate
+
+
+async def test_what_answers_a_derived_problem_is_not_graded_as_an_answer(tmp_path: Path) -> None:
+    def reply(call: Call) -> str:
+        return "right" if call.problem.endswith("/other") else "wrong"
+
+    results = await harness_run(tmp_path / "run", pipeline=Deriving(), reply=reply)
+    _, lines = written(tmp_path / "run")
+    for line in lines:
+        assert line["samples"] == [f"deriving/itself/sample#{i}" for i in range(3)]
+        assert (line["truth"], line["usage"]["requests"]) == ([False] * 3, 6)
+    assert results.data["coverage"]["2"]["value"] == 0
+    assert set(results.data["by_stage"]) == {"deriving/other/sample", "deriving/itself/sample"}
+
+
+async def test_a_pipeline_that_stops_early_inside_a_stage_reports_no_coverage_either(tmp_path: Path) -> None:
+    solver = Sample(n=4) | Verify(verifier=Odd()) | FirstPassing()
+    results = await harness_run(
+        tmp_path / "run", pipeline=Deriving(solver=solver), reply=lambda call: "right"
+    )
+    assert results.data["coverage"] == {}
 
 
 async def test_a_selector_that_is_none_is_an_error_before_anything_is_spent(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ async def test_a_ready_pipeline_bears_malformed_replies(name: str) -> None:
 async def test_the_rules_obey_every_prompt_of_a_ready_pipeline(name: str) -> None:
     rig = Rig(name, noise=0.5)
     async with rig.server:
-        await rig.run(Budget(requests=40))
+        await rig.run(Budget(requests=30))
         assert not rig.instruct.again
     prompts = [prompt for node in rig.pipeline.nodes for prompt in prompts_of(node.stage)]
     assert bool({*rig.instruct.asked} & {p.name for p in prompts}) == bool(prompts)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from archon.pipeline import Pipeline
+from archon.prompting import templates_of
 from archon.problem import Problem
 from archon.stage import Stage
 from archon.strategies.atom_of_thoughts import AtomOfThoughts
@@ -39,6 +40,7 @@ from archon.strategies.sample import Sample
 from archon.strategies.self_aggregate import SelfAggregate
 from archon.strategies.self_refine import SelfRefine
 from archon.strategies.test_evaluate import TestEvaluate
+from archon.strategies.test_first import TestFirst
 from archon.strategies.top_k import TopK
 from archon.strategies.universal_self_consistency import UniversalSelfConsistency
 from archon.strategies.verify import Verify
@@ -48,12 +50,13 @@ from archon.verifiers.judge import Judge
 from archon.verifiers.pairwise_judge import PairwiseJudge
 from archon.verifiers.unit_tests import UnitTests
 from tests.strategies.instructed import accuracy
+from tests.strategies.runnable import registered
 
 LOW, HIGH = 0.1, 1.0
-NUMBERS = sums(20)
-SHORT = sums(30, terms=3)
-NAMED = sums(12, named=2)
-PROGRAMS = sums(12, code=True)
+NUMBERS = sums(16)
+SHORT = sums(24, terms=3)
+NAMED = sums(8, named=2)
+PROGRAMS = sums(10, code=True)
 SAMPLES = Sample(n=3)
 
 
@@ -87,7 +90,7 @@ CASES = {
     ),
     "gen_select": Case("ranking", SAMPLES | GenSelect()),
     "universal_self_consistency": Case("ranking", Sample(n=5) | UniversalSelfConsistency()),
-    "fuse": Case("fusing", SAMPLES | Fuse()),
+    "fuse": Case("fusing", SAMPLES | Fuse(), but={"solving": 0.7}),
     "fuse by critiques": Case(
         "criticising", SAMPLES | Critique() | Fuse(), but={"solving": 0.8, "fusing": 0}
     ),
@@ -119,6 +122,9 @@ CASES = {
     "back_translate": Case("planning", Sample() | BackTranslate()),
     "plan_then_write": Case("planning", PlanThenWrite()),
     "write_tests": Case("testing", SAMPLES | WriteTests(n=3) | TestEvaluate(keep=1), PROGRAMS),
+    "test_first": Case(
+        "testing", TestFirst(n=3, solver=Pipeline([SAMPLES])) | TestEvaluate(keep=1), PROGRAMS
+    ),
     "test_evaluate": Case("judging", SAMPLES | WriteTests(n=3) | TestEvaluate(keep=1)),
     "iter_drag": Case("decomposing", IterDrag(k=1), NAMED),
     "hand_over": Case(
@@ -138,10 +144,25 @@ def test_more_skill_at_its_step_makes_more_answers_right(name: str) -> None:
     assert high >= low + gain, (low, high)
 
 
+def test_every_stage_that_asks_in_words_is_measured() -> None:
+    asking = {cls.name for cls in registered("stage") if templates_of(cls)}
+    measured = {prompt for case in CASES.values() for prompt in names_in(case.pipeline)}
+    passing_on = {
+        "idea_diversity",
+        "sample_schedule",
+    }  # the one changes no answer, the other asks the problem itself
+    assert asking - passing_on <= measured | {"drag"}  # which is below: its step is solving
+
+
+def names_in(pipeline: Stage | Pipeline) -> set[str]:
+    whole = Pipeline([pipeline]) if isinstance(pipeline, Stage) else pipeline
+    return {stage.name for stage in whole.graph().stages}
+
+
 @pytest.mark.parametrize("technique", [Sample(), Sample(n=4) | MajorityVote(), Drag(k=8)])
 def test_more_skill_in_solving_makes_more_answers_right(technique: Stage | Pipeline) -> None:
     found = [
-        accuracy(technique, NUMBERS, Instruct(Skill.of(0.5, solving=skill))) for skill in (0.5, 0.8, 1.0)
+        accuracy(technique, NUMBERS, Instruct(Skill.of(0.5, solving=skill))) for skill in (0.5, 0.85, 1.0)
     ]
     assert found[0] + 0.2 <= found[1] and found[1] < found[2] == 1.0
 
