@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from archon.pipeline import Pipeline
-from archon.prompting import templates_of
 from archon.problem import Problem
+from archon.prompting import templates_of
 from archon.stage import Stage
 from archon.strategies.atom_of_thoughts import AtomOfThoughts
 from archon.strategies.back_translate import BackTranslate
