@@ -15,7 +15,7 @@ from tests.archon.malformed.toml_files import TOML
 from tests.archon.malformed.yaml_files import GRAPHS, KEYS, VALUES, YAML, Malformed
 from tests.archon.test_cli_terminal import Said, archon, process
 
-_LONGEST = 600
+_LONGEST = 1000
 """No message needs more; what a file holds is shown in part."""
 
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from archon import registry, shelf
 from archon.config import dump, load
 from archon.errors import ArchonError, UnknownName
-from archon.picture import total_calls
 from archon.pipeline import Pipeline
-from archon.stage import Count, Stage
+from archon.stage import Stage
 from archon.strategies.sample import Sample
 from archon.suggest import hint, nearest
 from archon.verifier import Verifier
@@ -164,16 +163,6 @@ def test_a_ready_pipeline_makes_sense_and_says_what_it_is(name: str) -> None:
     assert shelf.ready(name) == config
     assert len(shelf.summary(name)) > 20
     assert not shelf.summary(name).startswith("#")
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_ready_pipeline_states_its_calls_rightly(file: Path) -> None:
-    said = next(line for line in file.read_text().splitlines() if line.startswith("# Calls:"))
-    graph = shelf.ready(file.stem).pipeline.graph()
-    n = sum(place.stage.n for place in graph.places.values() if isinstance(place.stage, Sample))
-    expected = {"# Calls: n.": Count(n, n), "# Calls: 1 to n.": Count(1, n)}
-    if said in expected:
-        assert total_calls(graph) == expected[said]
 
 
 def test_an_unknown_ready_pipeline_names_the_nearest() -> None:
