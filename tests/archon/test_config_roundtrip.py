@@ -73,6 +73,7 @@ TEXT = st.text(
 NAMES = TEXT.filter(lambda name: bool(name) and not set("/#") & set(name))
 _HEADERS = st.dictionaries(st.sampled_from(["X-Team", "X-Trace"]), st.text("abc -", max_size=5), max_size=2)
 _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
+    ("AtomOfThoughts", "answers"): st.permutations(("direct", "decomposed", "contracted")).map(tuple),
     ("PerChain", "selector"): st.sampled_from([MajorityVote(), TopK(k=2), WeightedVote(by="v")]),
     ("OpenAI", "base_url"): st.sampled_from(["http://localhost:8000/v1", "https://example.org/é/v1"]),
     ("Regex", "pattern"): st.sampled_from(["", r"\b42\b", "(?i)yes|ja"]),
@@ -89,6 +90,7 @@ _STARTED = {"replicas", "port", "python", "options", "environment", "keep", "sta
 _SERVED = {"url", "replicas", "port", "python", "keep", "start_timeout", "stream", "transport", "api_key_env"}
 _VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
     "Judge": [({"prompt"}, {}), (set(), {"read": "probability"})],
+    "AtomOfThoughts": [({"graph_prompt", "split_prompt"}, {}), (set(), {"read": "assignments"})],
     "ChainOfVerification": [({"rewrite"}, {}), ({"check"}, {"rewrite": "inconsistent"})],
     "PlanSearch": [
         ({"sketch", "keep", "subset", "layers"}, {}),

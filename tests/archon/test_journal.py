@@ -52,6 +52,19 @@ async def take(replay: Replay, stage: str, seen: list[tuple[str, int]]) -> None:
         replay.over(place)
 
 
+def test_candidates_keep_their_numbers_whichever_draw_begins_first() -> None:
+    noted = Journal()
+    for pool, born in (("first", 4), ("second", 0), ("first", 9)):
+        noted.opened("stage", pool, 0, 3, born)
+    replay = Replay(json.loads(json.dumps(noted.as_json())), ended=False)
+    scripts = [replay.script("stage", pool, 3) for pool in ("second", "first", "first")]
+    assert [script.born for script in scripts if script] == [0, 4, 9]
+    assert (replay.born("stage"), replay.born("another")) == (12, 0), "what is new is numbered after them"
+    old = Replay({"draws": [["stage", "pool", 0, 3]], "order": []}, ended=False)
+    script = old.script("stage", "pool", 3)
+    assert script is not None and script.born is None and old.born("stage") == 0
+
+
 @pytest.mark.parametrize("first", ["one", "two"])
 async def test_draws_take_turns_whoever_asks_first(first: str) -> None:
     replay, seen = journal(), list[tuple[str, int]]()

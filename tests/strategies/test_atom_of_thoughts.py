@@ -680,7 +680,7 @@ async def test_the_nano_model_takes_chains_apart_that_it_cannot_do_at_once() -> 
                 for p, o in zip(data.problems, outcomes, strict=True)
             ]
             right[name] = sum(truths[0].right for truths in graded)
-    assert right["lab_chain_split"] == 6 > right["self_consistency"]
+    assert right["lab_chain_split"] >= 5 and right["lab_chain_split"] > right["self_consistency"]
 
 
 # --- derived problems -------------------------------------------------------------------------------
