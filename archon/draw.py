@@ -16,6 +16,7 @@ calls in flight are cancelled and billed as far as they came.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -52,6 +53,7 @@ class Draw:
         born: int,
         per_request: int | None,
         parents: tuple[str, ...],
+        place: int = 0,
     ) -> None:
         self.run = run
         self._caller = caller
@@ -59,6 +61,7 @@ class Draw:
         self._count = count
         self._born = born
         self._parents = parents
+        self._apart = hashlib.sha256("\0".join((str(place), *parents)).encode()).hexdigest()[:8]
         self._per_request = per_request
         self._key = request.key(caller.backend.identity)
         self._indices = range(0)
@@ -169,13 +172,15 @@ class Draw:
         run = self.run
         self._caller.check(self._request, run.meter)
         if run.scope.replay is not None and self._count:
-            self._script = run.scope.replay.script(run.stage, self._key, self._count)
+            self._script = run.scope.replay.script(run.stage, self._key, self._count, self._apart)
             if self._script is None:
                 await run.scope.replay.end(run.stage)
         start = self._script.start if self._script else run.scope.allocate(self._key, self._count)
         if self._script is not None and self._script.born is not None:
             self._born = self._script.born
-        self._entry = run.scope.journal.opened(run.stage, self._key, start, self._count, self._born)
+        self._entry = run.scope.journal.opened(
+            run.stage, self._key, start, self._count, self._born, self._apart
+        )
         self._indices = range(start, start + self._count)
         self._undelivered = set(self._indices)
         run.scope.draws.add(self)

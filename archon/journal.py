@@ -29,13 +29,13 @@ class Journal:
     """What a run notes down."""
 
     def __init__(self) -> None:
-        self._draws: list[tuple[str, str, int, int, int]] = []
+        self._draws: list[tuple[str, str, int, int, int, str]] = []
         self._order: list[int] = []
 
-    def opened(self, stage: str, pool: str, start: int, count: int, born: int = 0) -> int:
+    def opened(self, stage: str, pool: str, start: int, count: int, born: int = 0, apart: str = "") -> int:
         """A draw of `count` samples from index `start`, the stage's candidates from number `born` on; the number
-        under which it delivers."""
-        self._draws.append((stage, pool[:_KEY], start, count, born))
+        under which it delivers. `apart` tells draws of a stage apart that ask the same."""
+        self._draws.append((stage, pool[:_KEY], start, count, born, apart))
         return len(self._draws) - 1
 
     def delivered(self, draw: int, index: int) -> None:
@@ -74,7 +74,7 @@ class Replay:
         """Draws that read the store at this moment."""
         self._drawn: dict[str, int] = defaultdict(int)
         self._born: dict[str, int] = defaultdict(int)
-        self._scripts: dict[tuple[str, str, int], deque[Script]] = defaultdict(deque)
+        self._scripts: dict[tuple[str, str, int], list[tuple[str, Script]]] = defaultdict(list)
         self._asking: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._done: set[int] = set()
         self._next = 0
@@ -82,19 +82,21 @@ class Replay:
         self._free = self._confirming = False
         self._changes = 0
         scripts = []
-        for stage, pool, start, count, *born in record["draws"]:
-            scripts.append(Script(start, born[0] if born else None, ended))
-            self._born[stage] = max(self._born[stage], *(number + count for number in born), 0)
-            self._scripts[stage, pool, count].append(scripts[-1])
+        for stage, pool, start, count, *more in record["draws"]:
+            born, apart = more[0] if more else None, more[1] if len(more) > 1 else ""
+            scripts.append(Script(start, born, ended))
+            self._born[stage] = max(self._born[stage], 0 if born is None else born + count)
+            self._scripts[stage, pool, count].append((apart, scripts[-1]))
             self._drawn[pool] = max(self._drawn[pool], start + count)
         order = record["order"]
         for place, (draw, index) in enumerate(zip(order[::2], order[1::2], strict=True)):
             scripts[draw].turns.append((place, index))
 
-    def script(self, stage: str, pool: str, count: int) -> Script | None:
+    def script(self, stage: str, pool: str, count: int, apart: str = "") -> Script | None:
         """What this draw delivered; None where the run had no such draw."""
         known = self._scripts[stage, pool[:_KEY], count]
-        return known.popleft() if known else None
+        own = next((i for i, (name, _) in enumerate(known) if name == apart), 0)
+        return known.pop(own)[1] if known else None
 
     def drawn(self, pool: str) -> int:
         """Samples that the run drew from a pool: what is new comes after them."""

@@ -169,6 +169,7 @@ class Run:
         sampling: Sampling | None = None,
         per_request: int | None = None,
         parents: Sequence[Candidate] = (),
+        place: int = 0,
     ) -> Draw:
         """Draw n samples; an async iterator of candidates, in order of arrival.
 
@@ -177,6 +178,9 @@ class Run:
         and are not paid for again. The iterator ends early, without an error, where a budget or the
         deadline runs out; single failures are recorded on the outcome. Close it (or end the stage) to
         cancel what is outstanding.
+
+        Where a stage has several draws under way at once that may ask the same, it gives each a `place` of its own (or
+        other `parents`), by which a replay tells them apart.
 
         Raises, on first use, UnknownName (no such model), CapabilityError, UnpricedModel; and
         FatalError where the model cannot be used at all.
@@ -194,7 +198,7 @@ class Run:
                 messages = (*before, *problem.messages)
         request = Request(tuple(messages or ()), prompt, prefix, chosen, problem.id)
         start, self._born = self._born, self._born + n
-        return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents))
+        return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents), place)
 
     async def score(
         self,

@@ -98,6 +98,7 @@ class Asking(Stage):
         parents: Sequence[Candidate] = (),
         model: str | None = None,
         sampling: Sampling | None = None,
+        place: int = 0,
     ) -> Draw:
         """Draw n replies that are candidates as they are."""
         return run.sample(
@@ -106,4 +107,5 @@ class Asking(Stage):
             messages=chat(posed.text, self.system),
             sampling=sampling or self.sampling,
             parents=parents,
+            place=place,
         )

@@ -107,7 +107,7 @@ class SelfAggregate(Writing):
         if shown:
             texts = [c.text for c in shown]
             posed = pose(self.prompt, question=question, answers=texts, replies=texts)
-            async for written in self.write(run, posed, parents=shown):
+            async for written in self.write(run, posed, parents=shown, place=number):
                 aggregate = numbered(written, number)
         if aggregate is None or not aggregate.text.strip() or aggregate.finish == "length":
             return (await own[0] if own else None) or aggregate

@@ -141,7 +141,12 @@ def _value(question: Asked, read: Callable[[str], T], reply: Candidate) -> T:
 
 def _drawn(run: Run, question: Asked, messages: Sequence[Message], n: int) -> Draw:
     return run.sample(
-        question.model, n=n, messages=messages, sampling=question.sampling, parents=question.parents
+        question.model,
+        n=n,
+        messages=messages,
+        sampling=question.sampling,
+        parents=question.parents,
+        place=question.draw,
     )
 
 

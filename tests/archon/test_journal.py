@@ -65,6 +65,16 @@ def test_candidates_keep_their_numbers_whichever_draw_begins_first() -> None:
     assert script is not None and script.born is None and old.born("stage") == 0
 
 
+def test_draws_that_ask_the_same_get_their_own_samples_again_whichever_begins_first() -> None:
+    noted = Journal()
+    for start, apart in enumerate(("a", "b", "c")):
+        noted.opened("stage", "pool", start, 1, 0, apart)
+    replay = Replay(json.loads(json.dumps(noted.as_json())), ended=False)
+    scripts = [replay.script("stage", "pool", 1, apart) for apart in ("c", "a", "unheard of")]
+    assert [script.start for script in scripts if script] == [2, 0, 1], "one that is unknown gets what is left"
+    assert replay.script("stage", "pool", 1, "b") is None
+
+
 @pytest.mark.parametrize("first", ["one", "two"])
 async def test_draws_take_turns_whoever_asks_first(first: str) -> None:
     replay, seen = journal(), list[tuple[str, int]]()
