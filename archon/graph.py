@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import combinations
 from typing import NamedTuple
@@ -150,25 +150,13 @@ class Graph:
         calls: Count = reduce(Count.plus, (plan.calls for plan in plans.values()), NONE)
         return Plan(calls, self._met([place.path for place in self.sinks], plans))
 
-    def _met(self, branches: Iterable[str], plans: Mapping[str, Plan]) -> Count:
+    def _met(self, branches: Sequence[str], plans: Mapping[str, Plan]) -> Count:
         """Candidates where branches meet: what comes by several ways is one, so each branch may bring nothing new."""
         counts = [plans[branch].passes for branch in branches]
         every: Count = reduce(Count.plus, counts, NONE)
-        lines = [self._written_in(branch) for branch in branches]
-        if sum(map(len, lines)) == len(set().union(*lines)):
-            return every
-        return Count(max(count.low for count in counts), every.high)
-
-    def _written_in(self, path: str) -> set[str]:
-        """The stages that the candidates of a branch may have come through: back to those that write their own."""
-        found = {path}
-        to_follow = [path]
-        while to_follow:
-            place = self.places[to_follow.pop()]
-            new = set() if place.stage.writes else {*place.before} - found
-            found |= new
-            to_follow.extend(new)
-        return found
+        if self.share_ancestor(branches):
+            return Count(max(count.low for count in counts), every.high)
+        return every
 
     def _compile_inner(self) -> Iterator[Flaw]:
         """What is wrong with the pipelines that stages solve with; the others are kept."""

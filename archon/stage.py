@@ -125,11 +125,6 @@ class Stage(Composable, Component):
         return Plan(NONE, Count(0, incoming.high))
 
     @property
-    def writes(self) -> bool:
-        """Whether it passes on candidates of its own and none that flowed in, as long as it can write any."""
-        return not self.takes
-
-    @property
     def models(self) -> tuple[str, ...]:
         """Names of the models it calls."""
         return ()

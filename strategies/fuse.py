@@ -88,11 +88,6 @@ class Fuse(ArchonComponent, Writing):
             return Plan(calls, incoming.plus(Count(0, calls.high)))
         return Plan(calls, Count(some.low, calls.high))
 
-    @property
-    def writes(self) -> bool:
-        """Its own answers, unless it keeps what it fused."""
-        return not self.keep_inputs
-
     def rules(self, before: tuple[Stage, ...], after: tuple[Stage, ...]) -> tuple[str, ...]:
         """What is fused and what was made of it go on together only where something chooses."""
         if self.keep_inputs and not after:

@@ -20,7 +20,7 @@ from archon.errors import DataError
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="How often to ask again where a reply cannot be read; with 0 the calls are those of the paper's table.",
+    help="How often to ask again where a reply cannot be read; 0 keeps to the calls of the paper's table.",
 )
 def import_archon(file: Path, out: Path | None, again: int) -> None:
     """Read a configuration of the original Archon and write it as ours: models, and a pipeline.

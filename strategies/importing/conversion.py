@@ -2,9 +2,10 @@
 
 Source: Saad-Falcon et al. 2024, "Archon" (arXiv 2409.15254), section 3, and its public code. A layer's components
 stand side by side, each after the whole layer before. Where the unit test generator comes first, what follows it sees
-its tests (`test_first`), up to the evaluator. Nothing is asked again, so that the calls are those of the paper's
-table 3; a ranker that one candidate reaches makes none, and what stops at the first so many may make fewer. Models go
-by OpenAI-compatible addresses and the names of the environment variables that hold their keys. Cost: no calls.
+its tests (`test_first`), up to the evaluator. Nothing is asked again, so that the calls are at most those of the
+paper's table 3: a ranker that one candidate reaches makes none, and what stops at the first so many may make fewer.
+Models go by OpenAI-compatible addresses and the names of the environment variables that hold their keys. Cost: no
+calls.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -32,10 +33,17 @@ def section(number: int, text: str, mark: str = MARK) -> str:
     return f"CRITIQUE {number} {mark}\n{text}\nEND OF CRITIQUE {number} {mark}"
 
 
+def mark_in(question: Question) -> str:
+    """The mark that its form tells."""
+    found = re.search(r"`CRITIQUE NUMBER ([0-9a-f]{8})`", question.call.text)
+    assert found
+    return found[1]
+
+
 def about(question: Question) -> str:
     """A critic that says what it read."""
-    answers = question.several("ANSWER")
-    return "\n".join(section(i, f"of {text!r}", question.mark) for i, text in enumerate(answers, 1))
+    answers, mark = question.several("ANSWER"), mark_in(question)
+    return "\n".join(section(i, f"of {text!r}", mark) for i, text in enumerate(answers, 1))
 
 
 def notes(candidates: Any, name: str = "critique") -> list[str | None]:
@@ -89,7 +97,7 @@ def test_unread_replies_lose_nobody(reply: Any, batch: int | None) -> None:
 
 def test_what_is_missing_is_asked_for_again_and_what_is_there_is_kept() -> None:
     def some(question: Question) -> str:
-        return section(2, "weak", question.mark)
+        return section(2, "weak", mark_in(question))
 
     outcome, mind = layered(critique(), ["a", "b", "c"], in_turn(some, about), STEPS)
     assert notes(outcome.final) == ["of 'a'", "of 'b'", "of 'c'"] and len(mind.asked) == 2
@@ -131,6 +139,8 @@ def test_rankers_and_fusers_after_it_see_what_it_wrote() -> None:
 
 def test_a_ranking_before_it_stays() -> None:
     def reply(question: Question) -> str:
+        if question.step == "fuse":
+            return "fused"
         return about(question) if question.step else f"Ranking {question.mark}: 3 > 1 > 2"
 
     steps = {**STEPS, "fuse": "better than each of these"}
