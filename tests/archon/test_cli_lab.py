@@ -62,7 +62,7 @@ def test_a_setting_keeps_the_problems_while_the_run_s_seed_changes(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("lab/arith", "--level", "7"), ("lab/arith", "`level`", "from 1 to 6")),
+        (("lab/arith", "--level", "9"), ("lab/arith", "`level`", "from 1 to 8")),
         (("lab/arith", "--level", "easy"), ("`level`", "'easy'")),
         (("lab/arith", "--split", "eval"), ("split", "'train', 'dev' or 'test'", "'eval'")),
         (("lab/arth",), ("'lab/arth'", "Did you mean 'lab/arith'?")),
