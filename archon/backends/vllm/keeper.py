@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -109,6 +110,9 @@ class _Keeper:
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             end = {"state": "failed", "why": "port" if taken else "refused", "detail": str(error)}
+        except Exception as error:  # else whoever started us finds nobody, and starts others without end
+            traceback.print_exc()
+            end = {"state": "failed", "why": "refused", "detail": f"{type(error).__name__}: {error}"}
         if process is not None:
             _end(process)
         self._tell(end)
