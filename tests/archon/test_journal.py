@@ -71,7 +71,9 @@ def test_draws_that_ask_the_same_get_their_own_samples_again_whichever_begins_fi
         noted.opened("stage", "pool", start, 1, 0, apart)
     replay = Replay(json.loads(json.dumps(noted.as_json())), ended=False)
     scripts = [replay.script("stage", "pool", 1, apart) for apart in ("c", "a", "unheard of")]
-    assert [script.start for script in scripts if script] == [2, 0, 1], "one that is unknown gets what is left"
+    assert [script.start for script in scripts if script] == [2, 0, 1], (
+        "one that is unknown gets what is left"
+    )
     assert replay.script("stage", "pool", 1, "b") is None
 
 
