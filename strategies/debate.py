@@ -86,7 +86,7 @@ class Debate(Writing):
     @property
     def models(self) -> tuple[str, ...]:
         """The agents' models."""
-        return tuple(dict.fromkeys(map(self.model_of, range(self.agents))))
+        return tuple(dict.fromkeys(self.agent_models[: self.agents])) or (self.model,)
 
     def model_of(self, agent: int) -> str:
         """Which model an agent is, counted from 0."""

@@ -123,7 +123,12 @@ def rounds(candidates: int, window: int) -> Iterator[list[int]]:
 
 def comparisons(candidates: int, window: int) -> int:
     """How many comparisons it takes until one candidate is left; who is alone in a group goes on without one."""
-    return sum(size > 1 for sizes in rounds(candidates, window) for size in sizes)
+    total = 0
+    while candidates > 1:
+        groups = -(-candidates // window)
+        total += min(groups, candidates - groups)  # as many groups as hold two and more
+        candidates = groups
+    return total
 
 
 async def _settled(entrant: Entrant) -> Candidate:

@@ -78,13 +78,9 @@ class MixtureOfAgents(Writing):
         if not written:
             yield min((*lacking, *answers), key=_lack)
 
-    def models_of_layer(self, number: int) -> tuple[str, ...]:
-        """The models of a layer, counted from 1."""
-        return self.proposers if number < self.layers else (self.model,) * self.n
-
     def plan(self, incoming: Count) -> Plan:
         """Exactly the models of all layers."""
-        calls = sum(len(self.models_of_layer(number)) for number in range(1, self.layers + 1))
+        calls = len(self.proposers) * (self.layers - 1) + self.n
         return Plan(Count(calls, calls), Count(self.n, self.n))
 
     @property

@@ -157,7 +157,7 @@ class Rank(Layer):
         if self.method == "pointwise" or n < 2:
             return n if self.method == "pointwise" else 0
         if self.method == "listwise":
-            return len(windows(n, self.window))
+            return windows_needed(n, self.window)
         return (n * (n - 1) // 2 if self.all_pairs else n - 1) * (1 + self.both_orders)
 
     # --- listwise ----------------------------------------------------------------------------------
@@ -259,3 +259,10 @@ def windows(n: int, size: int | None) -> list[range]:
         return [range(n)]
     starts = [*range(n - size, 0, -(size // 2)), 0]
     return [range(start, start + size) for start in starts]
+
+
+def windows_needed(n: int, size: int | None) -> int:
+    """How many windows those are."""
+    if n < 2:
+        return 0
+    return 1 if size is None or n <= size else 1 + -(-(n - size) // (size // 2))

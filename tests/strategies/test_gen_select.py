@@ -76,10 +76,11 @@ def test_groups_are_as_few_and_as_even_as_can_be(candidates: int, window: int, s
 def test_everybody_is_in_one_group_of_each_round_and_more_candidates_never_cost_less(
     candidates: int, window: int
 ) -> None:
-    left = candidates
+    left, needed = candidates, 0
     for sizes in rounds(candidates, window):
         assert sum(sizes) == left and max(sizes) <= window and max(sizes) - min(sizes) <= 1
-        left = len(sizes)
+        left, needed = len(sizes), needed + sum(size > 1 for size in sizes)
+    assert comparisons(candidates, window) == needed
     assert left == min(candidates, 1)
     assert comparisons(candidates, window) <= comparisons(candidates + 1, window)
     assert comparisons(candidates, window) >= (candidates - 1) / (window - 1)

@@ -16,7 +16,7 @@ from archon.run import Run
 from archon.stage import Candidates, Count, Stage, Stream
 from archon.strategies.best_of import BestOf
 from archon.strategies.first_passing import FirstPassing
-from archon.strategies.rank import Rank, windows
+from archon.strategies.rank import Rank, windows, windows_needed
 from archon.strategies.sample import Sample
 from archon.strategies.top_k import TopK
 from archon.strategies.verify import Verify
@@ -148,7 +148,7 @@ def test_a_ranking_before_gives_the_order_in_which_they_are_shown_and_stay() -> 
 def test_windows_reach_from_the_last_to_the_first_and_overlap_by_half(n: int, size: int) -> None:
     found = windows(n, size)
     assert {i for window in found for i in window} == ({*range(n)} if n > 1 else set())
-    assert len(found) == (0 if n < 2 else 1 if n <= size else 1 + -(-(n - size) // (size // 2)))
+    assert len(found) == windows_needed(n, size)
     assert all(len(window) <= size for window in found)
     order = [*range(n)]  # the last is the best
     for window in found:
@@ -156,6 +156,7 @@ def test_windows_reach_from_the_last_to_the_first_and_overlap_by_half(n: int, si
     sure = n if n <= size else size // 2
     assert order[:sure] == [*range(n)][::-1][:sure]
     assert windows(n, None) == ([range(n)] if n > 1 else [])
+    assert windows_needed(n, None) == (n > 1)
 
 
 @pytest.mark.parametrize(
