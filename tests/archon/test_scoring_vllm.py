@@ -15,9 +15,10 @@ from archon.backends.scripted import Scripted
 from archon.backends.vllm.config import VLLM
 from archon.problem import Message, Problem
 from archon.session import Session
+from archon.steps import convert, cut
 from archon.strategies.sample import Sample
 from archon.strategies.verify import Verify
-from archon.verifiers.reward import Reward, convert, cut
+from archon.verifiers.reward import Reward
 from tests.archon import nano_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]

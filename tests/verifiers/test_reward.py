@@ -17,12 +17,13 @@ from archon.config import load
 from archon.errors import CapabilityError, ConfigError
 from archon.problem import Problem
 from archon.session import Session
+from archon.steps import Delimiter, aggregated, convert, cut
 from archon.strategies.best_of import BestOf
 from archon.strategies.sample import Sample
 from archon.strategies.verify import Verify
 from archon.testing import VerifierCases
 from archon.verifier import Verifier
-from archon.verifiers.reward import Delimiter, Reward, aggregated, convert, cut
+from archon.verifiers.reward import Reward
 
 PROBLEM = Problem.ask("What is 6 * 7?", id="p", answer="number")
 
