@@ -1,0 +1,277 @@
+"""Scaling curves at equal compute: accuracy against tokens of sampling and of search, over the same problems.
+
+    python -m archon.benchmarks.scaling --out runs/scaling --problems 150 --budgets 1,2,4,8,16,32,64,128
+
+For each method and budget (samples, beams, particles or simulations: the `n` of its ready pipeline) one run of the
+harness, all over one store, each resumable. Methods that choose among independent samples are read off one run. The x
+axis is all tokens of a problem, those that the reward model reads included. Beside the table it prints, and writes as
+`scaling.json`, one line of JSON:
+
+    {"arith": {"best_of_n": {"budget": [1, ...], "tokens": [...], "accuracy": [...], "low": [...], "high": [...]}, ...}}
+
+`rates`, in the file, says of every two methods how many times as many tokens the one takes for the other's accuracy,
+with a bootstrap interval over problems (`curves.py`). `--oracle` judges by a reward model that is always right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from archon.benchmarks.curves import Curve, draw, rate
+from archon.benchmarks.lab.bench import LabArith, LabListFn
+from archon.benchmarks.results import Record, Results, write_json
+from archon.benchmarks.statistics.selection import by_score, by_vote
+from archon.errors import ArchonError, UserError
+from archon.usage import Usage
+
+if TYPE_CHECKING:
+    from archon.backends.base import Model
+    from archon.pipeline import Pipeline
+    from archon.session import Session
+
+FAMILIES = {"arith": LabArith, "listfn": LabListFn}
+SAMPLED = {"best_of_n": "best_of", "weighted_vote": "weighted_vote", "self_consistency": "majority_vote"}
+"""Methods that choose among independent samples, by the selector they choose with."""
+SEARCHED = ("beam_search", "dvts", "particle_filter", "particle_gibbs", "parallel_tempering", "mcts")
+"""Ready pipelines that search; `NAME+vote` is the same with a vote weighted by the rewards at the end."""
+VOTE = "+vote"
+POOL = "reward_best_of_n"
+"""The ready pipeline whose samples serve all of `SAMPLED`."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared."""
+
+    family: str
+    levels: tuple[int, ...]
+    problems: int
+    """How many of each level."""
+    split: str
+    budgets: tuple[int, ...]
+    methods: tuple[str, ...]
+
+
+async def study(what: Study, models: Mapping[str, Model], folder: Path, seed: int = 0) -> dict[str, Curve]:
+    """Run everything that is not there yet, and read the curves."""
+    from archon.session import Session
+
+    folder.mkdir(parents=True, exist_ok=True)
+    curves: dict[str, Curve] = {}
+    async with Session(models=models, store=folder / "store.sqlite", seed=seed) as session:
+        sampled = [name for name in what.methods if name in SAMPLED]
+        if sampled:
+            run = await _run(what, POOL, max(what.budgets), folder, session)
+            curves |= {name: _of_samples(run, SAMPLED[name], what.budgets) for name in sampled}
+        for name in dict.fromkeys(m.removesuffix(VOTE) for m in what.methods if m not in SAMPLED):
+            runs = [await _run(what, name, n, folder, session) for n in what.budgets]
+            if name in what.methods:
+                curves[name] = _of_runs(runs, what.budgets, _own)
+            if name + VOTE in what.methods:
+                curves[name + VOTE] = _of_runs(runs, what.budgets, _voted)
+    return {name: curves[name] for name in what.methods}
+
+
+async def _run(what: Study, pipeline: str, n: int, folder: Path, session: Session) -> Results:
+    from archon.benchmarks.harness import Harness, Plan
+    from archon.progress import Live
+
+    dataset = FAMILIES[what.family](level=what.levels, problems=what.problems, split=what.split).load()
+    place = folder / what.family / pipeline / str(n)
+    place.mkdir(parents=True, exist_ok=True)
+    if (place / "results.json").exists():
+        found = Results.read(place)
+        if not found.data["interrupted"] and len(found.records) == len(dataset.problems):
+            return found
+    print(f"{what.family}, {pipeline}, n = {n}", file=sys.stderr)
+    graph = sized(pipeline, n).graph()
+    with Live() as live:
+        return await Harness(Plan(dataset, graph, pipeline, samples=n), session, place, live).run()
+
+
+_GROUPS = ("m", "replicas")
+"""Fields of a stage that divide its `n`."""
+
+
+def sized(name: str, n: int) -> Pipeline:
+    """The ready pipeline with this `n` on its only source; a field that has to divide it is lowered until it does.
+
+    Raises UserError where there is no such pipeline, and where it has no single source to size.
+    """
+    from archon.pipeline import Node, Pipeline
+    from archon.shelf import ready
+    from archon.stage import Stage
+
+    nodes = list(ready(name).pipeline.nodes)
+    sources = [
+        i
+        for i, node in enumerate(nodes)
+        if isinstance(node.stage, Stage) and not node.stage.takes and hasattr(node.stage, "n")
+    ]
+    if len(sources) != 1:
+        raise UserError(f"pipeline {name!r} has {len(sources)} sources with an `n`, and one is to be sized")
+    at = sources[0]
+    stage: Any = nodes[at].stage
+    groups = {
+        field: max(d for d in range(1, min(size, n) + 1) if n % d == 0)
+        for field in _GROUPS
+        if isinstance(size := getattr(stage, field, None), int)
+    }
+    nodes[at] = Node(nodes[at].name, type(stage)(**{**stage.given(), **groups, "n": n}), nodes[at].after)
+    return Pipeline(nodes)
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def _of_samples(run: Results, selector: str, budgets: Sequence[int]) -> Curve:
+    """What a selector makes of the first so many of independent samples: at k, the mean over all subsets of k."""
+    right = np.stack([_chosen(record, selector, budgets) for record in run.records])
+    tokens = np.stack(
+        [
+            np.array([Usage.from_json(r.usage).tokens * k / max(1, len(r.truth)) for k in budgets])
+            for r in run.records
+        ]
+    )
+    return Curve(tuple(budgets), tokens, right)
+
+
+def _of_runs(runs: Sequence[Results], budgets: Sequence[int], choice: Any) -> Curve:
+    """One run for each budget, over the same problems in the same order."""
+    by_id = [{record.id: record for record in run.records} for run in runs]
+    ids = [record.id for record in runs[0].records]
+    right = np.array([[choice(records[i]) for records in by_id] for i in ids])
+    tokens = np.array([[float(Usage.from_json(records[i].usage).tokens) for records in by_id] for i in ids])
+    return Curve(tuple(budgets), tokens, right)
+
+
+def _own(record: Record) -> float:
+    """Whether the pipeline's own choice is right."""
+    return float(record.outcome == "solved")
+
+
+def _voted(record: Record) -> float:
+    """Whether what a vote by reward among all its answers chooses is right."""
+    return float(_chosen(record, "weighted_vote", [len(record.truth)])[0]) if record.truth else 0.0
+
+
+def _chosen(record: Record, selector: str, ks: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if not record.truth:
+        return np.zeros(len(ks))
+    most = len(record.truth)
+    some = [min(k, most) for k in ks]
+    if selector in record.merits:
+        return np.nan_to_num(by_score(record.merits[selector], record.truth, some)[0])
+    cast = record.ballots.get(selector, [None] * most)
+    answers = [None if b is None else int(b[0]) for b in cast]
+    weights = [0.0 if b is None else b[1] for b in cast]
+    return np.nan_to_num(by_vote(answers, weights, record.truth, some)[0])
+
+
+def rates(curves: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
+    """For each pair of methods, how many times as many tokens the second takes for the accuracy of the first."""
+    return {
+        one: {
+            other: found for other in curves if other != one and (found := rate(curves[one], curves[other]))
+        }
+        for one in curves
+    }
+
+
+# --- showing ---------------------------------------------------------------------------------------
+
+
+def show(family: str, curves: Mapping[str, Curve]) -> None:
+    """A table: accuracy, and tokens, by budget."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"lab/{family}: right, % [95%] (tokens per problem)", show_edge=False, pad_edge=False)
+    table.add_column("method")
+    for budget in next(iter(curves.values())).budgets:
+        table.add_column(str(budget))
+    for name, curve in curves.items():
+        cells = [
+            f"{100 * i.value:.1f} \\[{100 * i.low:.0f}, {100 * i.high:.0f}] ({tokens:,.0f})"
+            for i, tokens in zip(curve.accuracy, curve.mean_tokens, strict=True)
+        ]
+        table.add_row(name, *cells)
+    Console(width=None if sys.stdout.isatty() else 220, stderr=True).print(table)
+
+
+def _numbers(_: Any, __: Any, text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} should be whole numbers with commas, such as 1,2,4") from None
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(f"{text!r} should be numbers from 1 on")
+    return tuple(sorted(set(numbers)))
+
+
+@click.command()
+@click.option("--family", type=click.Choice(list(FAMILIES)), default="arith", show_default=True)
+@click.option("--level", "levels", callback=_numbers, default="5,6", show_default=True)
+@click.option("--problems", type=click.IntRange(min=2), default=150, show_default=True, help="Of each level.")
+@click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True)
+@click.option("--budgets", callback=_numbers, default="1,2,4,8,16,32,64,128", show_default=True)
+@click.option("--methods", default=",".join([*SAMPLED, *SEARCHED]), show_default=True)
+@click.option("--oracle", is_flag=True, help="Judge steps by a reward model that is always right.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="A folder; run again, it goes on."
+)
+def main(
+    family: str,
+    levels: tuple[int, ...],
+    problems: int,
+    split: str,
+    budgets: tuple[int, ...],
+    methods: str,
+    oracle: bool,
+    seed: int,
+    out: Path,
+) -> None:
+    """Scaling curves at equal compute, over lab problems and the nano models."""
+    from archon.backends.nano.backend import Nano
+
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    try:
+        models: dict[str, Model] = {"default": Nano(), "reward": _oracle() if oracle else Nano(weights="prm")}
+        for name in names:
+            if name not in SAMPLED:
+                sized(name.removesuffix(VOTE), 1)
+        curves = asyncio.run(study(Study(family, levels, problems, split, budgets, names), models, out, seed))
+    except KeyboardInterrupt:
+        print("interrupted; what was recorded is kept: run it again to go on", file=sys.stderr)
+        sys.exit(130)
+    except ArchonError as error:
+        sys.exit(f"error: {error}")
+    show(family, curves)
+    found: dict[str, Any] = {family: {name: curve.as_json() for name, curve in curves.items()}}
+    picture = out / f"scaling_{family}.png"
+    draw(curves, f"lab/{family}, levels {','.join(map(str, levels))}, {split}", picture)
+    write_json(out / "scaling.json", {**found, "rates": {family: rates(curves)}})
+    print(json.dumps(found))
+
+
+def _oracle() -> Model:
+    from archon import registry
+
+    if "lab_oracle" not in registry.names("backend"):
+        raise UserError("there is no backend `lab_oracle`; reinstall archon")
+    model: Model = registry.find("backend", "lab_oracle")()
+    return model
+
+
+if __name__ == "__main__":
+    main()

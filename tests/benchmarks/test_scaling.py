@@ -1,0 +1,68 @@
+"""Scaling curves: a study over the lab, small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from archon.benchmarks.results import Results
+from archon.benchmarks.scaling import SAMPLED, SEARCHED, VOTE, main, rates, sized
+from archon.errors import UserError
+from archon.graph import Graph
+from archon.usage import Usage
+
+METHODS = "best_of_n,self_consistency,beam_search,beam_search+vote"
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 128])
+def test_every_searched_method_has_every_size(name: str, n: int) -> None:
+    graph = sized(name, n).graph()
+    assert isinstance(graph, Graph)
+    assert [getattr(s, "n", None) for s in graph.stages if not s.takes] == [n]
+
+
+def test_what_has_no_single_source_cannot_be_sized() -> None:
+    with pytest.raises(UserError, match="0 sources"):
+        sized("atom_of_thoughts", 2)
+
+
+def test_a_study_runs_is_read_and_is_not_run_again(tmp_path: Path) -> None:
+    arguments = [
+        "--level", "2,4", "--problems", "2", "--budgets", "1,2,4", "--methods", METHODS, "--out", str(tmp_path)
+    ]  # fmt: skip
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    line = json.loads(found.stdout.splitlines()[-1])
+    assert [*line] == ["arith"] and [*line["arith"]] == METHODS.split(",")
+    for curve in line["arith"].values():
+        assert curve["budget"] == [1, 2, 4] and curve["problems"] == 4
+        assert all(
+            low <= a <= high
+            for a, low, high in zip(curve["accuracy"], curve["low"], curve["high"], strict=True)
+        )
+        assert curve["tokens"] == sorted(curve["tokens"])
+    run = Results.read(tmp_path / "arith" / "beam_search" / "4")
+    tokens = [Usage.from_json(record.usage).tokens for record in run.records]
+    assert line["arith"]["beam_search"]["tokens"][2] == pytest.approx(sum(tokens) / 4)
+    assert "reward" in run.data["by_model"], "what the reward model reads counts"
+    assert {*json.loads((tmp_path / "scaling.json").read_text())} == {"arith", "rates"}
+    assert (tmp_path / "scaling_arith.png").exists()
+
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 0 and json.loads(again.stdout.splitlines()[-1]) == line
+    assert "n = " not in again.stderr, "nothing is run again"
+
+
+def test_a_method_that_does_not_exist_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    found = CliRunner().invoke(main, ["--methods", "beam_serch", "--out", str(tmp_path / "new")])
+    assert found.exit_code == 1 and "beam_search" in found.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_tell_how_the_answer_is_chosen() -> None:
+    assert {*SAMPLED} & {*SEARCHED} == set() and VOTE.startswith("+")
+    assert rates({}) == {}
