@@ -252,12 +252,21 @@ async def test_recorded_programs_get_the_verdicts_they_get_alone(data: Path) -> 
         for name, row in rows.items()
     }
     work = [(task.program(), suites[task.name]) for task in tasks(rows, data, 5)]
-    limits = Limits(cpu_seconds=2, wall_seconds=60)
     assert len(work) > 500
-    found = []
-    for together in (True, False):
-        async with closing(Sandbox(together=together)) as sandbox:
-            reports = await asyncio.gather(*(sandbox.test(p, s, limits) for p, s in work))
-            found.append([(r.status, [t.detail for t in r.tests]) for r in reports])
-    differences = [(p.source, a, b) for (p, _), a, b in zip(work, *found, strict=True) if a != b]
-    assert differences == []
+
+    async def both_ways(some: list[tuple[Program, Suite]], cpu_seconds: float) -> list[tuple[Any, Any]]:
+        limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=30 * cpu_seconds)
+        found = []
+        for together in (True, False):
+            async with closing(Sandbox(together=together)) as sandbox:
+                reports = await asyncio.gather(*(sandbox.test(p, s, limits) for p, s in some))
+                found.append([(r.status, [t.detail for t in r.tests]) for r in reports])
+        return list(zip(*found, strict=True))
+
+    found = await both_ways(work, 2)
+    differing = [i for i, (a, b) in enumerate(found) if a != b]
+    late = [i for i in differing if "timed_out" in (found[i][0][0], found[i][1][0])]
+    assert [(work[i][0].source, *found[i]) for i in differing if i not in late] == []
+    assert len(late) < 5  # those that take about two seconds, on a busy machine
+    again = await both_ways([work[i] for i in late], 20)
+    assert [(a, b) for a, b in again if a != b] == []
