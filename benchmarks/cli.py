@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from archon.cli.options import configured, describe_config, pipeline_options, store_path
+from archon.cli.options import configured, describe_config, pipeline_options, problem_limits, store_path
 
 
 class _Bench(click.Command):
@@ -94,7 +94,7 @@ def bench(benchmark: str, **options: Any) -> int:
 
     config = configured(
         options["pipeline"], options["models"], options["base_url"], options["settings"], options["samples"],
-        options["run_budget"], options["problem_budget"], options["replay"],
+        options["run_budget"], problem_limits(options), options["replay"],
     )  # fmt: skip
     results = asyncio.run(_bench(benchmark, config, options))
     if results is None:

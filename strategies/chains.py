@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
 from archon.candidate import Candidate
+from archon.errors import BudgetExhausted
 from archon.run import Run
 from archon.stage import Candidates
 from archon.tasks import first_error
@@ -35,10 +36,24 @@ def begins_with_few(run: Run) -> bool:
 
 def requests_left(run: Run) -> int | None:
     """How many requests the tightest budget around the stage still allows; None where none limits them."""
+    tightest = _tightest(run)
+    return None if tightest is None else tightest[0]
+
+
+def cut_short(run: Run) -> None:
+    """Have the outcome say that a limit on requests made the stage do less than it is set to."""
+    if (tightest := _tightest(run)) is not None:
+        left, scope = tightest
+        said = f"the stage {run.stage!r} did what {left} requests were enough for"
+        run.scope.note_exhausted(BudgetExhausted(scope, "requests", said))
+
+
+def _tightest(run: Run) -> tuple[int, str] | None:
+    """What is left of the tightest limit on requests, and whose it is."""
     left, meter = [], run.meter
     while True:
         if (limit := meter.budget.requests) is not None:
-            left.append(limit - meter.spent["requests"] - meter.held["requests"])
+            left.append((limit - meter.spent["requests"] - meter.held["requests"], meter.scope))
         if meter.parent is None:
             return min(left, default=None)
         meter = meter.parent

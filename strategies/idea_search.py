@@ -23,7 +23,7 @@ from archon.prompting import Asked, Places, Posed, Said, Unread, asked, chat, fo
 from archon.run import Run
 from archon.stage import Candidates, Count, Fact, Plan, Stream
 from archon.strategies.asking import Asking
-from archon.strategies.chains import AHEAD, Emit, begins_with_few, chained, requests_left
+from archon.strategies.chains import AHEAD, Emit, begins_with_few, chained, cut_short, requests_left
 
 IDEA = """\
 {question}
@@ -105,6 +105,8 @@ class IdeaSearch(FromIdeas):
         posed = pose(self.idea_prompt, question=question_of(problem))
         left = requests_left(run)
         n = self.n if left is None else min(self.n, left // 2)
+        if n < self.n:
+            cut_short(run)
 
         async def from_idea(reply: Candidate, emit: Emit) -> None:
             idea = await self.follow(run, posed, reply)

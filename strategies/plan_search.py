@@ -39,7 +39,7 @@ from archon.problem import Problem
 from archon.prompting import Places, asked, items_form, pose, question_of, read_items
 from archon.run import Run
 from archon.stage import NONE, Candidates, Count, Fact, Plan, Stream
-from archon.strategies.chains import AHEAD, Emit, chained, requests_left
+from archon.strategies.chains import AHEAD, Emit, chained, cut_short, requests_left
 from archon.strategies.idea_search import IDEA, FromIdeas, Told
 from archon.strategies.plan_tree import Harvest, Node, Shape, affordable, children, shared, tree
 
@@ -267,11 +267,15 @@ class _Search:
         calls = requests_left(self.run)
         while calls is not None and self.shape.layers and tree(1, self.shape, codes=1).calls > calls:
             self.shape = self.shape._replace(layers=self.shape.layers - 1)
+            cut_short(self.run)
         below = await self._below(Node()) if self.shape.layers else [Node()]
         calls = requests_left(self.run)
         if calls is not None:
             codes = max(1, affordable(calls, self.stage.keep, self.shape, root=len(below)))
-            self.wanted = codes if self.wanted is None else min(codes, self.wanted)
+            most = tree(self.stage.keep, self.shape, root=len(below)).codes
+            if codes < (most if self.wanted is None else min(most, self.wanted)):
+                cut_short(self.run)
+                self.wanted = codes
         await self._spread(below, self._share)
         self._harvest.close(self._share)
 

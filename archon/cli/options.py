@@ -34,6 +34,8 @@ def pipeline_options(command: F) -> F:
             click.option("--budget", "run_budget", multiple=True, metavar="WHAT=AMOUNT",
                          help="A hard limit for the whole run: usd, tokens, requests, flops, seconds, ... "),
             click.option("--problem-budget", multiple=True, metavar="WHAT=AMOUNT", help="A hard limit for each problem."),
+            click.option("--budget-tokens", type=click.IntRange(min=1), metavar="N",
+                         help="The same for tokens, of all models and prompts: --problem-budget tokens=N."),
             click.option("--seed", type=int, help="Seed of the run; another seed is another, independent run."),
             click.option("--store", type=click.Path(path_type=Path), metavar="FILE",
                          help="Where samples are kept (default: ARCHON_STORE, else .archon/store.sqlite)."),
@@ -45,6 +47,12 @@ def pipeline_options(command: F) -> F:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def problem_limits(options: dict[str, Any]) -> tuple[str, ...]:
+    """What `--problem-budget` and `--budget-tokens` say."""
+    tokens = options["budget_tokens"]
+    return (*options["problem_budget"], *(() if tokens is None else (f"tokens={tokens}",)))
 
 
 def store_path(given: Path | None) -> Path:
@@ -128,10 +136,10 @@ _SHIPPED = {
 
 
 def _shipped(graph: Graph, named: Mapping[str, Model]) -> dict[str, Model]:
-    """The nano models for stages that lack a model, where nobody gave a model of another kind."""
+    """The nano models for stages that lack a model, where nobody gave a model that is not of the lab."""
     from archon import registry
 
-    if any(model.name != "nano" for model in named.values()):
+    if not all(model.of_the_lab for model in named.values()):
         return {}
     lacking = [name for name in _SHIPPED if name in graph.models and name not in named]
     return {name: registry.find("backend", "nano")(weights=_SHIPPED[name][0]) for name in lacking}
@@ -157,15 +165,18 @@ def parse_model(text: str, base_url: str | None) -> tuple[str, Model]:
 
     name, _, rest = text.partition("=") if "=" in text.split(":", 1)[0] else ("default", "", text)
     backend, colon, label = rest.partition(":")
-    if not colon or not label:
+    known = backend in registry.names("backend")
+    short = registry.find("backend", backend).short if known else "model"
+    if colon and label and not short:
+        raise UserError(f"--model {text!r}: {backend} is one model, and nothing stands after its colon")
+    if not colon or (short and not label):
         raise UserError(
             f"--model {text!r} should look like BACKEND:MODEL, such as openai:gpt-4o-mini (backends: {', '.join(registry.names('backend'))})"
         )
     from archon.config.build import Builder
     from archon.config.source import Source
 
-    known = backend in registry.names("backend")
-    fields: dict[str, Any] = {registry.find("backend", backend).short if known else "model": label}
+    fields: dict[str, Any] = {short: label} if short else {}
     if base_url is not None and backend == "openai":
         fields["base_url"] = base_url
     builder = Builder(Source(None, f"--model {text}"))

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from archon.cli.options import configured, pipeline_options, store_path
+from archon.cli.options import configured, pipeline_options, problem_limits, store_path
 
 
 @click.command(short_help="Run a pipeline on one question, or on a file of them.")
@@ -48,7 +48,7 @@ def run(question: str | None, file: Path | None, kind: str, as_json: bool, **opt
 
     config = configured(
         options["pipeline"], options["models"], options["base_url"], options["settings"], options["samples"],
-        options["run_budget"], options["problem_budget"],
+        options["run_budget"], problem_limits(options),
     )  # fmt: skip
     if question is not None and file is not None:
         raise UserError("give a question or --file, not both")

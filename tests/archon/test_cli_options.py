@@ -16,6 +16,7 @@ from archon.budget import Budget
 from archon.cli.options import (
     configured,
     parse_model,
+    problem_limits,
     read_pipeline,
     store_path,
     with_limits,
@@ -298,3 +299,8 @@ def _configured(
     problem_budget: tuple[str, ...] = (),
 ) -> Config:
     return configured(pipeline, models, None, settings, samples, run_budget, problem_budget, None)
+
+
+def test_tokens_for_each_problem_have_an_option_of_their_own() -> None:
+    assert problem_limits({"problem_budget": ("usd=1",), "budget_tokens": None}) == ("usd=1",)
+    assert problem_limits({"problem_budget": ("usd=1",), "budget_tokens": 500}) == ("usd=1", "tokens=500")

@@ -144,6 +144,7 @@ def test_a_budget_of_calls_is_spent_on_ideas_that_are_carried_out(requests: int,
     outcome = search(IdeaSearch(n=8), budget=Budgets(problem=Budget(requests=requests)))
     assert len(asks) == outcome.usage.requests == 2 * solutions
     assert len(outcome.final) == solutions
+    assert outcome.stopped == ("complete" if solutions == 8 else "budget")
 
 
 def test_what_exists_flows_on_when_a_budget_runs_out_all_the_same() -> None:
