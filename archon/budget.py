@@ -104,6 +104,11 @@ class Meter:
             yield meter
             meter = meter.parent
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether neither this meter nor one around it limits anything."""
+        return not self._counting
+
     def limited(self) -> set[Dimension]:
         """Every dimension that this meter or one around it limits."""
         return {dimension for meter in self._counting for dimension in meter._limits}
@@ -115,7 +120,7 @@ class Meter:
         """
         meters = self._counting if fresh else self._counting_replays
         if not meters:
-            return _FREE
+            return FREE
         waiter = _Waiter(meters, worst)
         blocking = None
         for meter in meters:
@@ -270,4 +275,5 @@ class _Waiter:
 
 
 _FITS, _LATER, _NEVER = "fits", "later", "never"
-_FREE = Hold((), Usage())
+FREE = Hold((), Usage())
+"""What is held where nothing is limited."""

@@ -36,7 +36,7 @@ from archon.backends.base import (
     Starts,
     Tokens,
 )
-from archon.budget import Hold, Meter
+from archon.budget import FREE, Hold, Meter
 from archon.errors import (
     BackendError,
     BadReply,
@@ -297,7 +297,7 @@ class Caller:
         while True:
             if self._starts is not None:
                 await self._starts.ready()
-            hold = await meter.reserve(work.worst())
+            hold = FREE if meter.unlimited else await meter.reserve(work.worst())
             work.begin(hold)
             try:
                 async with self.gate.slot():
@@ -547,23 +547,25 @@ class _Asking(_Work):
         caller = self._caller
         stream = caller.backend.complete(self._for, tuple(self.missing), self._progress)
         async with aclosing(stream):
-            while self.missing:
-                async with asyncio.timeout_at(deadline):
-                    completion = await anext(stream, None)
-                if completion is None:
-                    break
-                if completion.index not in self.missing:
-                    raise BadReply(
-                        f"the backend gave sample {completion.index}, which was not asked for",
-                        model=caller.name,
-                    )
-                self._context = completion.tokens.prompt or self._context or self._progress.prompt_tokens or 0
-                usage = caller.heard(completion, self._clock() - self.started, self._context)
-                self._hold.charge(usage)
-                self.missing.remove(completion.index)
-                self._deliver(completion, usage)
+            async with asyncio.timeout_at(deadline):
+                async for completion in stream:
+                    self._take(completion)
+                    if not self.missing:
+                        break
         if len(self.missing) == self._asked:
             raise ConnectionDropped("the reply holds no sample", model=caller.name)
+
+    def _take(self, completion: Completion) -> None:
+        caller = self._caller
+        if completion.index not in self.missing:
+            raise BadReply(
+                f"the backend gave sample {completion.index}, which was not asked for", model=caller.name
+            )
+        self._context = completion.tokens.prompt or self._context or self._progress.prompt_tokens or 0
+        usage = caller.heard(completion, self._clock() - self.started, self._context)
+        self._hold.charge(usage)
+        self.missing.remove(completion.index)
+        self._deliver(completion, usage)
 
 
 class _Scoring(_Work):

@@ -54,6 +54,7 @@ class Draw:
         per_request: int | None,
         parents: tuple[str, ...],
         place: int = 0,
+        wave: int | None = None,
     ) -> None:
         self.run = run
         self._caller = caller
@@ -63,6 +64,9 @@ class Draw:
         self._parents = parents
         self._apart = hashlib.sha256("\0".join((str(place), *parents)).encode()).hexdigest()[:8]
         self._per_request = per_request
+        self._wave = wave
+        self._workers = 0
+        """How many are at work."""
         self._key = request.key(caller.backend.identity)
         self._indices = range(0)
         self._pool = 0
@@ -119,7 +123,7 @@ class Draw:
                 raise StopAsyncIteration
             else:
                 self._reader = asyncio.get_running_loop().create_future()
-                self._make_room()
+                self._make_room(self._wave or 1)
                 await self._reader
 
     def _deliver(self, item: Recorded | Exception) -> Candidate:
@@ -143,9 +147,9 @@ class Draw:
             usage=item.usage,
         )
 
-    def _make_room(self) -> None:
-        """One worker that waits for room may go on."""
-        if self._writers and len(self._ready) < _UNDELIVERED:
+    def _make_room(self, workers: int = 1) -> None:
+        """So many workers that wait for room may go on."""
+        for _ in range(min(workers, len(self._writers)) if len(self._ready) < _UNDELIVERED else 0):
             ticket = self._writers.popleft()
             if not ticket.done():
                 ticket.set_result(None)
@@ -338,7 +342,11 @@ class Draw:
 
     def _start_workers(self, samples: int) -> None:
         """As many as may be of use for so many samples more."""
-        for _ in range(min(samples, _WORKERS, self._caller.gate.most)):
+        most = min(-(-samples // self._batch_size()), _WORKERS, self._caller.gate.most)
+        if self._wave is not None:  # each has at most one request that is not yet dealt with
+            most = min(most, max(1, self._wave // self._batch_size()) - self._workers)
+        for _ in range(most):
+            self._workers += 1
             task = self.run.spawn(self._work())
             task.add_done_callback(self._task_ended)
             self._tasks.append(task)
@@ -370,20 +378,25 @@ class Draw:
         try:
             await self._sample()
         finally:  # whoever sleeps for room must see that there is nothing left to do
+            self._workers -= 1
             while self._writers:
                 ticket = self._writers.popleft()
                 if not ticket.done():
                     ticket.set_result(None)
 
     async def _sample(self) -> None:
+        # As stored samples are offered: recordings take no time, and would all be used.
         one_by_one = self.run.may_stop_early and self._caller.backend.capabilities.recorded
+        paced = one_by_one or self._wave is not None
         while self._todo and not self._stopped:
-            while self._todo and (len(self._ready) >= _UNDELIVERED or (one_by_one and self._unread())):
+            while self._todo and (len(self._ready) >= _UNDELIVERED or (paced and self._unread())):
                 ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._writers.append(ticket)
                 await ticket
-            if one_by_one:  # as stored samples are offered: recordings take no time, and would all be used
+            if paced:
                 await self.run.until_wanted()
+            if self._wave is not None and self._unread():  # something came in the meantime
+                continue
             size = self._batch_size()
             batch = [self._todo.popleft() for _ in range(min(size, len(self._todo)))]
             if not batch:
@@ -405,7 +418,8 @@ class Draw:
                 return
             except BackendError as error:
                 self._fail([i for i in batch if i not in self._arrived_indices], error)
-            await asyncio.sleep(0)  # a turn for others, where the backend answers at once
+            if self._todo:
+                await asyncio.sleep(0)  # a turn for others, where the backend answers at once
 
     def _unread(self) -> bool:
         """Whether something has arrived that the reader has not taken, or does not wait for more."""
@@ -429,7 +443,7 @@ class Draw:
         wanted = self._per_request or self._caller.config.samples_per_request
         if wanted == "auto":
             wanted = 1 if self.run.may_stop_early else self._caller.max_n
-        return min(wanted, self._caller.max_n)
+        return min(wanted, self._caller.max_n, self._wave or wanted)
 
     def _arrived(self, completion: Completion, usage: Usage) -> None:
         """A sample has arrived and is charged: store it, then deliver it."""

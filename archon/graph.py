@@ -143,6 +143,10 @@ class Graph:
             plans[place.path] = plan
         return plans
 
+    def incoming(self, path: str) -> Count:
+        """Candidates that may flow into a stage."""
+        return self._met(self.places[path].before, self.plan())
+
     @property
     def total(self) -> Plan:
         """Model calls for one problem, and candidates that leave the pipeline: exact, or bounds."""

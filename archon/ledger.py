@@ -8,8 +8,12 @@ the sum over models equals the sum over calls. Replayed samples are entered with
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import add, attrgetter
+from typing import Any
 
-from archon.usage import NOTHING, Usage, total
+from archon.usage import FIELDS, NOTHING, Usage, total
+
+_figures = attrgetter(*FIELDS)
 
 
 class Ledger:
@@ -21,24 +25,51 @@ class Ledger:
 
     def __init__(self, parent: Ledger | None = None) -> None:
         self.parent = parent
-        self.total = NOTHING
-        """Everything, replayed samples included."""
-        self.fresh = NOTHING
-        """The part that was spent now."""
-        self.by_stage: dict[str, Usage] = {}
-        self.by_model: dict[str, Usage] = {}
+        self._sums: dict[tuple[str, str, bool], tuple[Any, ...]] = {}
+        """A usage's figures by stage, model and whether it was spent now: one addition per entry, and the other sums
+        when they are asked for."""
+        self._stated: tuple[dict[str, Usage], dict[str, Usage]] = ({}, {})
+        """What is on record, by stage and by model."""
+        self._spent = NOTHING
+        """What was spent now, and is in what is on record."""
         self._replayed: list[tuple[str, str, Usage]] = []
+
+    @property
+    def total(self) -> Usage:
+        """Everything, replayed samples included."""
+        return total(self._stated[0].values()) + total(Usage(*figures) for figures in self._sums.values())
+
+    @property
+    def fresh(self) -> Usage:
+        """The part that was spent now."""
+        return self._spent + total(Usage(*figures) for (_, _, fresh), figures in self._sums.items() if fresh)
+
+    @property
+    def by_stage(self) -> dict[str, Usage]:
+        """Everything, by stage."""
+        found = dict(self._stated[0])
+        for (stage, _, _), figures in self._sums.items():
+            found[stage] = found.get(stage, NOTHING) + Usage(*figures)
+        return found
+
+    @property
+    def by_model(self) -> dict[str, Usage]:
+        """Everything, by model."""
+        found = dict(self._stated[1])
+        for (_, model, _), figures in self._sums.items():
+            found[model] = found.get(model, NOTHING) + Usage(*figures)
+        return found
 
     def enter(self, stage: str, model: str, usage: Usage, *, fresh: bool) -> None:
         """Enter one call."""
-        self.total += usage
-        self.by_stage[stage] = self.by_stage.get(stage, NOTHING) + usage
-        self.by_model[model] = self.by_model.get(model, NOTHING) + usage
+        place, figures = (stage, model, fresh), _figures(usage)
+        before = self._sums.get(place)
+        self._sums[place] = figures if before is None else tuple(map(add, before, figures))
+        if self.parent is None:
+            return
         if fresh:
-            self.fresh += usage
-            if self.parent is not None:
-                self.parent.enter(stage, model, usage, fresh=True)
-        elif self.parent is not None:
+            self.parent.enter(stage, model, usage, fresh=True)
+        else:
             self._replayed.append((stage, model, usage))
 
     def publish(self) -> None:
@@ -51,10 +82,10 @@ class Ledger:
     def restate(self, by_stage: Mapping[str, Usage], by_model: Mapping[str, Usage]) -> None:
         """Replace a wholly replayed account by the one on record, and enter that around it."""
         assert self.parent is not None
+        self._spent = self.fresh
         self._replayed.clear()
-        self.by_stage, self.by_model = dict(by_stage), dict(by_model)
-        self.total = total(by_stage.values())
-        self.parent.total += self.total
-        for mine, around in ((by_stage, self.parent.by_stage), (by_model, self.parent.by_model)):
+        self._sums.clear()
+        self._stated = dict(by_stage), dict(by_model)
+        for mine, around in zip((by_stage, by_model), self.parent._stated, strict=True):
             for name, usage in mine.items():
                 around[name] = around.get(name, NOTHING) + usage

@@ -170,6 +170,7 @@ class Run:
         per_request: int | None = None,
         parents: Sequence[Candidate] = (),
         place: int = 0,
+        wave: int | None = None,
     ) -> Draw:
         """Draw n samples; an async iterator of candidates, in order of arrival.
 
@@ -181,6 +182,9 @@ class Run:
 
         Where a stage has several draws under way at once that may ask the same, it gives each a `place` of its own (or
         other `parents`), by which a replay tells them apart.
+
+        With `wave`, at most so many are under way that those after this stage have not dealt with: in flight, or come
+        and not digested. Without it, as many as the endpoint takes.
 
         Raises, on first use, UnknownName (no such model), CapabilityError, UnpricedModel; and
         FatalError where the model cannot be used at all.
@@ -198,7 +202,7 @@ class Run:
                 messages = (*before, *problem.messages)
         request = Request(tuple(messages or ()), prompt, prefix, chosen, problem.id)
         start, self._born = self._born, self._born + n
-        return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents), place)
+        return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents), place, wave)
 
     async def score(
         self,

@@ -60,8 +60,9 @@ class Scoring:
         self._caller = caller
         self._messages = messages
         self._finished = finished
-        self._keys = [[self._key(unit) for unit in units] for units in self._units(replies)]
-        self._wanted = {self._key(unit): unit for units in self._units(replies) for unit in units}
+        keyed = [[(self._key(unit), unit) for unit in units] for units in self._units(replies)]
+        self._keys = [[key for key, _ in units] for units in keyed]
+        self._wanted = {key: unit for units in keyed for key, unit in units}
         self._known: dict[str, Scores | None] = run.kept("scores", dict)
         """What this problem has been told already; None where the call failed."""
         self._stopped = False
@@ -217,7 +218,7 @@ class Scoring:
         for key, (scored, usage) in zip(units, found, strict=True):
             self._known[key] = scored.steps
             self._enter(usage, fresh=True)
-            value = {"steps": scored.steps, "usage": (usage + past).exact()}
+            value = {"steps": scored.steps, "usage": (usage if past is NOTHING else usage + past).exact()}
             items[key] = json.dumps(value).encode()
             past = NOTHING
         await self.run.session.store.remember(_KIND, items)

@@ -32,7 +32,7 @@ from archon.ledger import Ledger
 from archon.pipeline import Pipeline
 from archon.problem import Problem
 from archon.run import Run, Scope
-from archon.store import SQLiteStore, Store
+from archon.store import MemoryStore, SQLiteStore, Store
 from archon.suggest import hint
 from archon.tasks import together
 from archon.trace import Trace
@@ -46,6 +46,9 @@ DEFAULT_MODEL = "default"
 """The name ready pipelines give their model."""
 _MOST_GRAPHS = 256
 """Compiled pipelines that are kept."""
+
+
+_MOST_SAMPLINGS = 256
 
 
 class Session:
@@ -78,13 +81,17 @@ class Session:
         self.ledger = Ledger()
         """Everything used so far, over all problems."""
         self.meter = Meter("run", self.budget.run)
-        self.store: Store = SQLiteStore(store) if store is None or isinstance(store, str | Path) else store
-        self._owns_store = self.store is not store
+        self._owns_store = store is None or isinstance(store, str | Path)
+        if store is None:
+            store = MemoryStore()
+        self.store: Store = SQLiteStore(store) if isinstance(store, str | Path) else store
         self._executor = executor
         self._owns_executor = executor is None
         self._callers: dict[str, Caller] = {}
         self._gates: dict[str, Gate] = {}
         self._graphs: dict[Pipeline | Stage, Graph] = {}
+        self._samplings: dict[tuple[str, int], tuple[Sampling | None, Sampling]] = {}
+        """What became of sampling parameters, by model and object: a search asks a thousand times with the same."""
         self._solving: set[Scope] = set()
         self._testing: dict[str, asyncio.Future[TestReport | None]] = {}
         self.scoring: dict[str, asyncio.Future[None]] = {}
@@ -347,6 +354,9 @@ class Session:
 
     def sampling(self, model: str, own: Sampling | None) -> Sampling:
         """Sampling parameters for a call: the stage's over the model's, with the limit and the seed."""
+        known = self._samplings.get((model, id(own)))
+        if known is not None and known[0] is own:
+            return known[1]
         config = self.caller(model).config
         chosen = config.sampling if own is None else config.sampling.model_copy(update=own.given())
         filled: dict[str, Any] = {}
@@ -354,7 +364,11 @@ class Session:
             filled["max_tokens"] = config.max_tokens
         if chosen.seed is None and self.seed is not None:
             filled["seed"] = self.seed
-        return chosen.model_copy(update=filled) if filled else chosen
+        chosen = chosen.model_copy(update=filled) if filled else chosen
+        if len(self._samplings) >= _MOST_SAMPLINGS:
+            self._samplings.clear()
+        self._samplings[model, id(own)] = own, chosen
+        return chosen
 
     async def executor(self) -> Executor:
         """What runs candidate code; opened on first use."""

@@ -121,7 +121,7 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     from archon.trace import FileTrace
 
     choices = {name: options[name] for name in ("level", "split", "seed")}
-    dataset = _find(benchmark, options["data"], options["benchmark_settings"], choices).load()
+    dataset = find_benchmark(benchmark, options["data"], options["benchmark_settings"], choices).load()
     selectors = tuple(s.strip() for s in (options["selectors"] or "").split(",") if s.strip())
     graph = config.pipeline.graph()
     name = options["pipeline"]
@@ -168,7 +168,9 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
             return await harness.run()
 
 
-def _find(benchmark: str, data: Path | None, settings: tuple[str, ...], choices: dict[str, Any]) -> Any:
+def find_benchmark(
+    benchmark: str, data: Path | None, settings: tuple[str, ...], choices: dict[str, Any]
+) -> Any:
     """A benchmark by name, or a JSONL file as one. Raises UnknownName, and UserErrors for wrong settings."""
     from archon import registry
     from archon.config.build import Builder

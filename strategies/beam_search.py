@@ -3,13 +3,14 @@
 Source: Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More Effective than Scaling Model
 Parameters" (arXiv 2408.03314), section 5.2 and appendix E: of n beams the best n / m are kept after each step, and
 each is continued m times. `lookahead` judges a step by a greedy roll-out of so many further steps (section 5.2,
-lookahead search). With m = n it is step-level best-of-N; with m = 1 it is n independent chains.
+lookahead search). With `m: all` it is step-level best-of-N: one survives. With m = 1 it is n independent chains.
 Cost: at most n calls per step, each with as many again as there are steps of lookahead, and a score for each.
 
 What is finished competes with the others by its score and costs nothing more; the search is over when the best n / m
-are all finished, and gives the n best answers that it met. The code of search-and-learn takes finished answers out
-instead and fills their places with further continuations, so that the n that end first are the result, whatever their
-scores: `finished: leave`.
+are all finished, and gives the n best answers that it met. What a limit has cut off is no answer: it holds no place,
+and comes after those that are. The code of search-and-learn takes finished answers out instead and fills their places
+with further continuations, until there are n of them: `finished: leave`. Those that end first are then the result,
+short and early ones before long and good ones.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from archon.strategies.stepping.stage import Stepping
 
 @dataclass(frozen=True, slots=True)
 class Beams:
-    """The state: who goes on, how often each, and who has ended."""
+    """The state: who goes on, how often each, and who does not."""
 
     live: tuple[tuple[Partial, int], ...]
     """Survivors that are continued, each with how often."""
     ended: tuple[Partial, ...] = ()
-    """Answers that are finished, in the order in which they came."""
+    """Answers that are whole, in the order in which they came."""
+    cut: tuple[Partial, ...] = ()
+    """What a limit or a filter cut off."""
 
 
 class BeamSearch(Stepping):
@@ -42,20 +45,28 @@ class BeamSearch(Stepping):
 
     n: Annotated[int, Field(ge=1, le=1_000_000)] = 16
     """How many beams."""
-    m: Annotated[int, Field(ge=1)] = 4
-    """How often each survivor is continued; `n` is a multiple of it."""
+    m: Annotated[int, Field(ge=1)] | Literal["all"] = 4
+    """How often each survivor is continued; `n` is a multiple of it. `all`: n times, so that one survives a step."""
     lookahead: Annotated[int, Field(ge=0, le=1000)] = 0
     """Steps of the greedy roll-out by which a step is judged."""
     keep_duplicates: bool = True
-    """Whether equal partial answers may survive side by side."""
+    """Whether equal partial answers may survive side by side; else one does, and is continued in their places."""
     finished: Literal["compete", "leave"] = "compete"
     """What becomes of a finished answer: it competes on, or it leaves, and its place is filled."""
 
     @model_validator(mode="after")
     def _whole_groups(self) -> BeamSearch:
-        if self.n % self.m:
-            raise ValueError(f"`n` {self.n} is not a multiple of `m` {self.m}: n / m beams survive a step")
+        if self.n % self.width:
+            raise ValueError(
+                f"`n` {self.n} is not a multiple of `m` {self.m}, and n / m beams survive a step. "
+                "Change one of them, or say `m: all`"
+            )
         return self
+
+    @property
+    def width(self) -> int:
+        """How often each survivor is continued."""
+        return self.n if self.m == "all" else self.m
 
     def start(self, given: Given) -> Beams:
         """n first steps."""
@@ -70,30 +81,32 @@ class BeamSearch(Stepping):
     def tell(self, state: Beams, grown: Sequence[Sequence[Partial]]) -> Beams:
         """The best of them survive."""
         came = [partial for some in grown for partial in some]
-        if self.finished == "leave":
-            ended = (*state.ended, *(p for p in came if p.finished))
-            return Beams(self._survivors([p for p in came if not p.finished], self.n), ended)
-        pool = [*state.ended, *came]
-        live = tuple((p, self.m) for p in self._best(pool) if not p.finished)
-        return Beams(live, tuple(p for p in pool if p.finished))
+        going = [partial for partial in came if not partial.finished]
+        ended = (*state.ended, *(p for p in came if p.whole))
+        cut = (*state.cut, *(p for p in came if p.finished and not p.whole))
+        pool = going if self.finished == "leave" else [*ended, *going]
+        return Beams(self._survivors(pool), ended, cut)
 
     def found(self, state: Beams) -> Sequence[Partial]:
-        """The n best of those that are finished; where the search was cut off, then the beams as far as they came."""
-        answers = [*best_first(state.ended), *best_first(partial for partial, _ in state.live)]
+        """The n best that are whole, then what was cut off; the beams as far as they came only where none is whole."""
+        answers = [*best_first(state.ended), *best_first(state.cut)]
+        if not state.ended:
+            begun = (partial for partial, _ in state.live if partial.steps)
+            answers = best_first([*state.cut, *begun])
         return answers[: self.n]
 
     def plan(self, incoming: Count) -> Plan:
         """At most n continuations per step."""
         return self.calls(self.n * self.max_steps * (1 + self.lookahead), self.n)
 
-    def _best(self, partials: Sequence[Partial]) -> list[Partial]:
-        pool = partials if self.keep_duplicates else distinct(partials)
-        return best_first(pool)[: self.n // self.m]
-
-    def _survivors(self, partials: Sequence[Partial], places: int) -> tuple[tuple[Partial, int], ...]:
-        """The best n / m, continued as often as fills the places between them."""
-        best = self._best(partials)
-        if not best:
+    def _survivors(self, pool: Sequence[Partial]) -> tuple[tuple[Partial, int], ...]:
+        """The best n / m that go on, each with how often; what is finished among the best keeps its place."""
+        ranked = best_first(pool)
+        places = min(self.n // self.width, len(ranked))
+        best = (ranked if self.keep_duplicates else distinct(ranked))[:places]
+        live = [partial for partial in best if not partial.finished]
+        if not live:
             return ()
-        each, more = divmod(places, len(best))
-        return tuple((p, each + (i < more)) for i, p in enumerate(best))
+        wanted = self.n if self.finished == "leave" else self.width * (places - len(best) + len(live))
+        each, more = divmod(wanted, len(live))
+        return tuple((partial, each + (i < more)) for i, partial in enumerate(live))

@@ -49,6 +49,9 @@ class Sample(Stage):
     """Server-specific fields, sent as they are."""
     per_request: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Samples asked for in one request; the model's own setting where `auto`."""
+    wave: Annotated[int, Field(ge=1)] | None = None
+    """At most so many samples that the stages after it have not dealt with, in flight or just come: all at once where
+    not given. Where a later stage stops early, no more than that are paid for in vain; 1 is one after the other."""
 
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Draw; the stored samples come first."""
@@ -58,6 +61,7 @@ class Sample(Stage):
             system=self.system,
             sampling=self.sampling,
             per_request=None if self.per_request == "auto" else self.per_request,
+            wave=self.wave,
         )
         async for candidate in draw:
             yield candidate

@@ -51,6 +51,11 @@ class Sampling(Value):
     extra: Mapping[str, Any] = Field(default_factory=dict)
     """Server-specific fields, sent as they are (`extra_body`)."""
 
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What is given, as JSON."""
+        return self.model_dump(exclude_defaults=True, mode="json")
+
 
 _DEFAULT = Sampling()
 
@@ -77,13 +82,17 @@ class Request:
             "messages": [[m.role, m.content] for m in self.messages] if self.prompt is None else None,
             "prompt": self.prompt,
             "prefix": self.prefix,
-            "sampling": self.sampling.model_dump(exclude_defaults=True, mode="json"),
+            "sampling": self.sampling.content,
         }
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """The key of this request's pool under a backend's identity (D5)."""
-        text = json.dumps([identity, self.content], sort_keys=True, ensure_ascii=False)
+        text = f"[{_json(identity)}, {self._encoded}]"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def _encoded(self) -> str:
+        return _json(self.content)
 
     @property
     def turns(self) -> list[dict[str, str]]:
@@ -119,6 +128,10 @@ class Request:
             return len(indices)
         seeds = enumerate(map(self.seed_of, indices), first)
         return next((n - first for n, seed in seeds if seed != n), len(indices))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +259,8 @@ class Capabilities(Value):
     """Complete raw text as well as chats."""
     truncation_params: bool = False
     """Take `top_k` and `min_p`."""
+    tells_stop: bool = True
+    """Say which stop string ended a reply; else that is not to be told from the end of sequence."""
     recorded: bool = False
     """Samples were generated at another time and are here at once."""
     aborts: bool = False
@@ -317,7 +332,9 @@ class Model(Component):
 
     kind: ClassVar[str] = "backend"
     short: ClassVar[str] = "model"
-    """The field that `--model BACKEND:...` fills."""
+    """The field that `--model BACKEND:...` fills; empty where there is nothing to say after the colon."""
+    of_the_lab: ClassVar[bool] = False
+    """Whether it serves the lab's problems as the models that ship do, so that they may stand in beside it."""
 
     price: Price | None = None
     """Dollars per million tokens; looked up in the price tables where not given."""

@@ -243,9 +243,9 @@ def _reasoning(choice: Mapping[str, Any]) -> str:
 
 
 def _finish(choice: Mapping[str, Any]) -> tuple[Finish, str | None]:
-    """Why it ended; vLLM tells which stop string it was."""
+    """Why it ended; vLLM and SGLang tell which stop string it was."""
     finish = _FINISH.get(str(choice.get("finish_reason")), "unknown")
-    stop = choice.get("stop_reason")
+    stop = choice.get("stop_reason", choice.get("matched_stop"))
     if finish == "stop" and isinstance(stop, str):
         return "stop_string", stop
     return finish, None

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -150,7 +151,7 @@ class ScriptedBackend:
         """One per script."""
         return f"scripted {self.identity['model']}"
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """Everything: it is only a script."""
         return Capabilities(

@@ -44,11 +44,18 @@ _DIALECTS: dict[str, Dialect] = {
     ),
     "vllm": Dialect(capabilities=_FULL, continuation="continue_final_message", running_usage=True),
     "sglang": Dialect(capabilities=_FULL, continuation="continue_final_message"),
-    "llamacpp": Dialect(capabilities=_FULL.model_copy(update={"max_n": 1}), continuation="last_message"),
+    "llamacpp": Dialect(
+        capabilities=_FULL.model_copy(update={"max_n": 1, "tells_stop": False}), continuation="last_message"
+    ),
     "ollama": Dialect(capabilities=Capabilities(seed=True, raw_prompt=True, aborts=True)),
     "openrouter": Dialect(
         capabilities=Capabilities(
-            prefix=True, logprobs=True, seed=True, raw_prompt=True, truncation_params=True
+            prefix=True,
+            logprobs=True,
+            seed=True,
+            raw_prompt=True,
+            truncation_params=True,
+            tells_stop=False,
         ),
         continuation="last_message",
         usage_request=True,
@@ -81,6 +88,8 @@ class Overrides(Value):
     """Complete raw text."""
     truncation_params: bool | None = None
     """Take `top_k` and `min_p`."""
+    tells_stop: bool | None = None
+    """Say which stop string ended a reply (`stop_reason`, as vLLM does, or `matched_stop`, as SGLang does)."""
     aborts: bool | None = None
     """Closing the connection stops the generation."""
 

@@ -11,17 +11,18 @@ goes to the end); a reward model's call for each new partial answer, or per batc
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from archon.backends.base import Sampling
+from archon.backends.base import Request, Sampling
 from archon.candidate import Candidate, Scale
+from archon.errors import CapabilityError
 from archon.run import Run
-from archon.steps import Aggregation, Steps, aggregated, convert, cut, end_of
-from archon.strategies.stepping.partial import Ending, Partial
+from archon.steps import Aggregation, Steps, aggregated, convert
+from archon.strategies.stepping.continuing import Rules, continued
+from archon.strategies.stepping.partial import Partial
 from archon.strategies.stepping.search import Wish
 from archon.usage import NOTHING, Usage
 
@@ -44,20 +45,53 @@ class Manner(NamedTuple):
     aggregate: Aggregation
 
 
+class _Ask(NamedTuple):
+    """What is asked of the writer. Those who ask the same share one draw."""
+
+    prefix: str
+    greedy: bool = False
+    to_the_end: bool = False
+    most: int | None = None
+    """A limit on the new tokens of a roll-out to the end, where there is one."""
+
+
 class Engine:
-    """Extends and scores the partial answers of one problem."""
+    """Extends and scores the partial answers of one problem.
+
+    Raises, before anything is spent, CapabilityError where the writer cannot continue a given beginning or does not
+    tell what ended a step, or the reward model cannot score a beginning; UnknownName; UnpricedModel.
+    """
 
     def __init__(self, manner: Manner, run: Run) -> None:
         self._manner = manner
         self._run = run
-        self._until = None if manner.until is None else re.compile(manner.until)
-        self._end = None if isinstance(manner.steps, int) else end_of(manner.steps)
+        session, problem, steps = run.session, run.problem, manner.steps
         self._scale: Scale = "probability"
         if manner.reward is not None:
-            caller = run.session.caller(manner.reward)
+            caller = session.caller(manner.reward)
             caller.check_scoring(run.meter, finished=False)
             self._scale = caller.backend.capabilities.score_scale
-        self._writer = run.session.caller(manner.model)
+        writer = session.caller(manner.model)
+        as_text = writer.config.continues_text and problem.prompt is not None
+        stops = session.sampling(manner.model, manner.sampling).stop or (problem.stop if as_text else ())
+        until = None if manner.until is None else re.compile(manner.until)
+        self._rules = Rules(steps, stops, until, manner.max_steps, manner.reward is None)
+        end = self._rules.end
+        own: dict[str, Any] = {"stop": (*stops, end)} if end is not None else {"max_tokens": steps}
+        self._step = manner.sampling.model_copy(update=own)
+        """How a step is sampled."""
+        if end is not None and not writer.backend.capabilities.tells_stop:
+            raise CapabilityError(
+                f"model {manner.model!r} ({writer.backend.endpoint}) does not say which stop string ended a reply, so "
+                f"the end of a step ({end!r}) cannot be told from the end of the answer. Let steps be so many tokens "
+                "(`steps: {tokens: 64}`), or, if this server says it, set `tells_stop` in the model's `capabilities`"
+            )
+        writer.check(Request(problem.messages, None, "a beginning", self._step), run.meter)
+        unlimited = manner.sampling.model_copy(update={"max_tokens": None})
+        self._most = session.sampling(manner.model, unlimited).max_tokens
+        """The model's own limit on new tokens."""
+        self._greedy: dict[_Ask, list[Candidate]] = {}
+        """What is likeliest after a beginning, which is the same whenever it is asked for."""
         self._usage: dict[str, Usage] = {}
         """What each sample used, by its id."""
 
@@ -77,7 +111,8 @@ class Engine:
 
     async def grow(self, wishes: Sequence[Wish]) -> list[list[Partial]]:
         """The continuations of each wish, scored; fewer where calls failed or a budget ran out."""
-        grown = await self._extended([(wish.partial, wish.n) for wish in wishes])
+        asks = [(wish.partial, wish.n, _Ask(wish.partial.text)) for wish in wishes]
+        grown = await self._extended(asks)
         looked = await self._looked_ahead(
             [(partial, wish) for wish, some in zip(wishes, grown, strict=True) for partial in some]
         )
@@ -86,116 +121,75 @@ class Engine:
 
     # --- writing -----------------------------------------------------------------------------------
 
-    async def _extended(
-        self, wanted: Sequence[tuple[Partial, int]], *, greedy: bool = False, to_the_end: bool = False
-    ) -> list[list[Partial]]:
-        """So many continuations of each: by one step, or to the end."""
-        counts: dict[str, int] = {}
-        for partial, count in wanted:
-            text = partial.text
-            counts[text] = 1 if greedy else counts.get(text, 0) + count
-        drawn = await self._run.gather(*(self._draw(t, n, greedy, to_the_end) for t, n in counts.items()))
+    async def _extended(self, wanted: Sequence[tuple[Partial, int, _Ask]]) -> list[list[Partial]]:
+        """So many continuations of each."""
+        counts: dict[_Ask, int] = {}
+        for _, count, ask in wanted:
+            if ask not in self._greedy:
+                counts[ask] = 1 if ask.greedy else counts.get(ask, 0) + count
+        drawn = await self._run.gather(*(self._draw(ask, count) for ask, count in counts.items()))
         samples = dict(zip(counts, drawn, strict=True))
+        self._greedy.update({ask: some for ask, some in samples.items() if ask.greedy and some})
         results = []
-        for partial, count in wanted:
-            some = samples[partial.text]
-            taken = some[:1] * count if greedy else [some.pop(0) for _ in range(min(count, len(some)))]
-            results.append([self._continued(partial, sample) for sample in taken])
+        for partial, count, ask in wanted:
+            if ask.greedy:
+                taken = self._greedy.get(ask, []) * count
+            else:
+                taken, samples[ask] = samples[ask][:count], samples[ask][count:]
+            results.append([self._continued(partial, ask, sample) for sample in taken])
         return results
 
-    async def _draw(self, prefix: str, count: int, greedy: bool, to_the_end: bool) -> list[Candidate]:
+    async def _draw(self, ask: _Ask, count: int) -> list[Candidate]:
         manner = self._manner
-        sampling = manner.sampling
-        if greedy:
+        sampling = self._step
+        if ask.to_the_end:
+            sampling = manner.sampling.model_copy(update={"max_tokens": ask.most})
+        if ask.greedy:
             sampling = sampling.model_copy(update={"temperature": 0.0})
-        if isinstance(manner.steps, int):
-            if not to_the_end:
-                sampling = sampling.model_copy(update={"max_tokens": manner.steps})
-        elif self._end is not None and not to_the_end:
-            sampling = sampling.model_copy(update={"stop": (*self._stops(), self._end)})
-        draw = self._run.sample(manner.model, n=count, system=manner.system, prefix=prefix, sampling=sampling)
+        draw = self._run.sample(
+            manner.model,
+            n=count,
+            system=manner.system,
+            prefix=ask.prefix,
+            sampling=sampling,
+            place=1 if ask.greedy else 0,
+        )
         return sorted([sample async for sample in draw], key=lambda sample: sample.index)
 
-    def _stops(self) -> tuple[str, ...]:
-        """What ends a whole answer."""
-        problem = self._run.problem
-        as_text = self._writer.config.continues_text and problem.prompt is not None
-        return self._manner.sampling.stop or (problem.stop if as_text else ())
-
-    def _continued(self, partial: Partial, sample: Candidate) -> Partial:
-        """The partial answer with what a sample adds to it."""
+    def _continued(self, partial: Partial, ask: _Ask, sample: Candidate) -> Partial:
         self._usage[sample.id] = sample.usage
-        at_delimiter = self._end is not None and sample.stop == self._end
-        text = sample.text + (self._end or "" if at_delimiter else "")
-        whole = sample.finish != "stop_string" and self._end is not None and self._end in text
-        added = (
-            cut(text, self._manner.steps) if whole and not isinstance(self._manner.steps, int) else (text,)
-        )
-        logprobs = sample.logprobs or ()
-        longer = replace(
-            partial,
-            steps=(*partial.steps, *added),
-            scores=(),
-            value=None,
-            tokens=partial.tokens + sample.usage.completion_tokens,
-            logprob=math.fsum(token.logprob for token in logprobs),
-            logprobs=len(logprobs),
-            samples=(*partial.samples, sample.id),
-            ahead=None,
-        )
-        if self._manner.reward is None:
-            certainty = longer.certainty
-            sure = 0.0 if certainty is None else math.exp(certainty)
-            longer = replace(longer, scores=(*partial.scores, *(sure for _ in added)))
-        return replace(longer, ending=self._ending(longer, sample, at_delimiter))
-
-    def _ending(self, longer: Partial, sample: Candidate, at_delimiter: bool) -> Ending | None:
-        if self._until is not None and self._until.search(longer.text):
-            return "until"
-        if sample.finish == "content_filter":
-            return "filtered"
-        more = at_delimiter or (
-            isinstance(self._manner.steps, int) and sample.finish == "length" and bool(sample.text)
-        )
-        if more:
-            return "steps" if len(longer.steps) >= self._manner.max_steps else None
-        return "length" if sample.finish == "length" else "stop"
+        return continued(partial, sample, self._rules, before=ask.prefix, to_the_end=ask.to_the_end)
 
     async def _looked_ahead(self, grown: Sequence[tuple[Partial, Wish]]) -> list[Partial]:
         """Each with what it is rolled out to, where its wish asks for that."""
         heads = [partial for partial, _ in grown]
         ends = list(heads)
-        wishes = [wish for _, wish in grown]
+        left = [i for i, (partial, wish) in enumerate(grown) if wish.ahead != 0 and not partial.finished]
         step = 0
-        while True:
-            left = [
-                i
-                for i, wish in enumerate(wishes)
-                if not ends[i].finished and (wish.ahead is None or step < wish.ahead)
-            ]
-            if not left:
-                break
-            for greedy in (True, False):
-                for to_the_end in (True, False):
-                    some = [
-                        i
-                        for i in left
-                        if wishes[i].greedy is greedy and (wishes[i].ahead is None) is to_the_end
-                    ]
-                    if not some:
-                        continue
-                    further = await self._extended(
-                        [(ends[i], 1) for i in some], greedy=greedy, to_the_end=to_the_end
-                    )
-                    for i, came in zip(some, further, strict=True):
-                        if came:
-                            ends[i] = came[0]
-                        else:  # a call failed, or a budget ran out: it is judged as far as it came
-                            wishes[i] = wishes[i]._replace(ahead=0)
+        while left:
+            came = await self._extended([(ends[i], 1, self._further(ends[i], grown[i][1])) for i in left])
             step += 1
+            further = []
+            for i, some in zip(left, came, strict=True):
+                if not some:  # a call failed, or a budget ran out: it is judged as far as it came
+                    continue
+                ends[i] = some[0]
+                if not ends[i].finished and grown[i][1].ahead != step:
+                    further.append(i)
+            left = further
         return [
             head if end is head else replace(head, ahead=end) for head, end in zip(heads, ends, strict=True)
         ]
+
+    def _further(self, end: Partial, wish: Wish) -> _Ask:
+        """What is asked to roll a partial answer out."""
+        if wish.ahead is not None:
+            return _Ask(end.text, wish.greedy)
+        manner = self._manner
+        each = manner.steps if isinstance(manner.steps, int) else manner.sampling.max_tokens
+        limits = [self._most, None if each is None else each * (manner.max_steps - len(end.steps))]
+        most = min((limit for limit in limits if limit is not None), default=None)
+        return _Ask(end.text, wish.greedy, True, most)
 
     # --- scoring -----------------------------------------------------------------------------------
 

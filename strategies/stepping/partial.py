@@ -1,8 +1,11 @@
-"""Partial answers: what has been written so far, step by step, and what is thought of it."""
+"""Partial answers: what has been written so far, step by step, and what is thought of it.
+
+Cost: none; they are values.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 Ending = Literal["stop", "until", "length", "steps", "filtered"]
@@ -56,7 +59,17 @@ class Partial:
 
     def judged(self, scores: tuple[float, ...], value: float | None) -> Partial:
         """With scores, and the one score of them."""
-        return replace(self, scores=scores, value=value)
+        return Partial(
+            self.steps,
+            scores,
+            value,
+            self.ending,
+            self.tokens,
+            self.logprob,
+            self.logprobs,
+            self.samples,
+            self.ahead,
+        )
 
 
 EMPTY = Partial()

@@ -1,10 +1,10 @@
-"""The order of partial answers, and which of them are the same."""
+"""The order of partial answers, and which of them are the same. Cost: none, no model is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archon.strategies.stepping.partial import Partial
+from archon.strategies.stepping.partial import Ending, Partial
 
 
 def best_first(partials: Iterable[Partial]) -> list[Partial]:
@@ -13,5 +13,9 @@ def best_first(partials: Iterable[Partial]) -> list[Partial]:
 
 
 def distinct(partials: Iterable[Partial]) -> list[Partial]:
-    """The first of those that have written the same."""
-    return list({(p.text, p.ending): p for p in reversed(list(partials))}.values())[::-1]
+    """The first of those that have written the same, in their order. One that has ended is not the same as one that
+    goes on."""
+    first: dict[tuple[str, Ending | None], Partial] = {}
+    for partial in partials:
+        first.setdefault((partial.text, partial.ending), partial)
+    return list(first.values())

@@ -2,7 +2,9 @@
 
 Sources: Douc, Cappé and Moulines 2005, "Comparison of Resampling Schemes for Particle Filtering" (sections 2 and 3);
 Kong, Liu and Wong 1994 for the effective sample size. Every scheme gives particle i a number of offspring whose mean is
-n times its weight; they differ in its variance: systematic's offspring are within one of that mean.
+n times its weight; they differ in its variance: systematic's offspring are within one of that mean. That is of each
+particle: the noise of a group of them depends on their order, and is large where heavy and light ones alternate. So
+sort them by weight before. Cost: none of its own.
 """
 
 from __future__ import annotations

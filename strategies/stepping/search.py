@@ -7,6 +7,7 @@
 
 A state is a frozen dataclass of plain values: `dumped` and `loaded` take it to JSON and back. What is random is drawn
 from `generator(given.seed, round)`, so a search is the same wherever it runs; nothing random is kept between calls.
+Cost: none of its own; what is asked is paid for by the engine (`engine.py`).
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ _FINISH: dict[Ending | None, Finish] = {
     "filtered": "content_filter",
     None: "length",
 }
+_BARREN = 8
+"""Rounds in a row of which every call fails, until a search gives up."""
 
 
 class Tokens(Value):
@@ -69,6 +71,9 @@ class Stepping(Stage):
     tokens, geometrically)."""
     aggregate: Aggregation = "last"
     """How the scores of an answer's steps become one."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The score from which an answer is accepted, on the scale of the verdict. Without one it is only scored, and
+    `first_passing` takes no answer of a search."""
 
     @field_validator("until")
     @classmethod
@@ -105,16 +110,19 @@ class Stepping(Stage):
     # --- the loop ----------------------------------------------------------------------------------
 
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
-        """Ask, extend, tell, until the search is over, or nothing comes any more."""
+        """Ask, extend, tell, until the search is over, a budget or the time is, or nothing comes any more."""
         engine = Engine(self.manner, run)
         state = self.start(Given(run.rng.getrandbits(63), engine.calibrated))
+        barren = 0
         while wishes := self.ask(state):
             grown = await engine.grow(wishes)
             came = sum(map(len, grown))
             run.trace("round", wanted=sum(wish.n for wish in wishes), came=came)
-            if not came:
-                break  # every call failed, or a budget ran out
-            state = self.tell(state, grown)
+            told = self.tell(state, grown)
+            barren = 0 if came else barren + 1
+            if not came and (run.scope.exhausted is not None or barren == _BARREN or not self.ask(told)):
+                break  # what leaves are the answers as far as they came
+            state = told
         for candidate in self._candidates(self.found(state), engine, run):
             yield candidate
 
@@ -148,11 +156,15 @@ class Stepping(Stage):
             )
             for number, partial in enumerate(found)
         ]
-        verdicts = [
-            Verdict(self.judge, None, partial.value, engine.scale, detail=f"{len(partial.steps)} steps")
-            for partial in found
-        ]
+        verdicts = [self._verdict(partial, engine) for partial in found]
         return run.judged(candidates, verdicts, self.judge)
+
+    def _verdict(self, partial: Partial, engine: Engine) -> Verdict:
+        value, detail = partial.value, f"{len(partial.steps)} steps"
+        if self.threshold is None or value is None:
+            return Verdict(self.judge, None, value, engine.scale, detail=detail)
+        accepted = value >= self.threshold
+        return Verdict(self.judge, accepted, value, engine.scale, "passed" if accepted else "wrong", detail)
 
     # --- what is known before ----------------------------------------------------------------------
 

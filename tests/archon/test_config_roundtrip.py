@@ -32,11 +32,13 @@ from archon.errors import ConfigError, UnknownName
 from archon.pipeline import Node, Pipeline
 from archon.prompting import Places
 from archon.stage import Stage
+from archon.strategies.compute_optimal import Bin, Policy
 from archon.strategies.majority_vote import MajorityVote
 from archon.strategies.sample import Sample
 from archon.strategies.top_k import TopK
 from archon.strategies.verify import Verify
 from archon.strategies.weighted_vote import WeightedVote
+from archon.verifiers.regex import Regex
 from archon.verifiers.unit_tests import UnitTests
 
 QUICK = settings(
@@ -73,7 +75,14 @@ TEXT = st.text(
 NAMES = TEXT.filter(lambda name: bool(name) and not set("/#") & set(name))
 _HEADERS = st.dictionaries(st.sampled_from(["X-Team", "X-Trace"]), st.text("abc -", max_size=5), max_size=2)
 _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
+    ("ABMCTS", "verifier"): st.sampled_from([UnitTests(), Regex(pattern="a")]),
     ("AtomOfThoughts", "answers"): st.permutations(("direct", "decomposed", "contracted")).map(tuple),
+    ("ComputeOptimal", "policies"): st.sampled_from(
+        [
+            (Policy(n=1, probes=1, bins=(Bin(),)),),
+            (Policy(n=4, probes=2, bins=(Bin(below=0.5, solver=Pipeline([Sample(n=3)])), Bin())),),
+        ]
+    ),
     ("PerChain", "selector"): st.sampled_from([MajorityVote(), TopK(k=2), WeightedVote(by="v")]),
     ("OpenAI", "base_url"): st.sampled_from(["http://localhost:8000/v1", "https://example.org/é/v1"]),
     ("Regex", "pattern"): st.sampled_from(["", r"\b42\b", "(?i)yes|ja"]),
@@ -88,10 +97,25 @@ _SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
 _URL = "http://localhost:8000/v1"
 _STARTED = {"replicas", "port", "python", "options", "environment", "keep", "start_timeout"}
 _SERVED = {"url", "replicas", "port", "python", "keep", "start_timeout", "stream", "transport", "api_key_env"}
+_OF_ANY_CLASS: dict[str, st.SearchStrategy[Any]] = {
+    "until": st.sampled_from([r"\\boxed\{", "^(yes|no)$"]),
+}
+"""The same for fields that several classes have."""
 _VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
+    "BeamSearch": [({"n", "m"}, {}), (set(), {"n": 30, "m": 5}), (set(), {"n": 7, "m": "all"})],
+    "DVTS": [({"n", "m"}, {}), (set(), {"n": 30, "m": 5})],
     "Judge": [({"prompt"}, {}), (set(), {"read": "probability"})],
     "AtomOfThoughts": [({"graph_prompt", "split_prompt"}, {}), (set(), {"read": "assignments"})],
+    "ComputeOptimal": [
+        ({"n", "signal", "verifier"}, {}),
+        ({"n"}, {"signal": "score", "verifier": UnitTests()}),
+    ],
     "ChainOfVerification": [({"rewrite"}, {}), ({"check"}, {"rewrite": "inconsistent"})],
+    "ParallelTempering": [
+        ({"n", "replicas", "ladder", "burn_in"}, {}),
+        ({"n"}, {"n": 30, "replicas": 3, "ladder": (0.5, 1.0, 4.0), "sweeps": 5, "burn_in": 4}),
+    ],
+    "ParticleGibbs": [({"burn_in"}, {}), (set(), {"sweeps": 5, "burn_in": 4})],
     "PlanSearch": [
         ({"sketch", "keep", "subset", "layers"}, {}),
         ({"sketch", "fix", "pseudocode"}, {"sketch": False, "fix": False, "pseudocode": False, "n": 8}),
@@ -161,7 +185,7 @@ def values(draw: st.DrawFn, cls: type[Any], nulls: bool = True, depth: int = 2) 
 @cache
 def _field(cls: type[Value], name: str, nulls: bool, depth: int) -> st.SearchStrategy[Any]:
     info = cls.model_fields[name]
-    special = _SPECIAL.get((cls.__name__, name))
+    special = _SPECIAL.get((cls.__name__, name), _OF_ANY_CLASS.get(name))
     if special is not None:
         return special
     return _of(info.annotation, list(info.metadata), nulls or info.default is None, nulls, depth)

@@ -12,7 +12,7 @@ from archon.backends.replay import Replay
 from archon.backends.scripted import Scripted
 from archon.problem import Message
 from archon.stage import Stage
-from archon.store import SQLiteStore, Store
+from archon.store import MemoryStore, SQLiteStore, Store
 from archon.strategies.best_of import BestOf
 from archon.strategies.first_passing import FirstPassing
 from archon.strategies.majority_vote import MajorityVote
@@ -27,6 +27,13 @@ from archon.verifiers.unit_tests import UnitTests
 class TestSQLiteStore(StoreCases):
     async def open_store(self, path: Path) -> Store:
         return SQLiteStore(path)
+
+
+class TestMemoryStore(StoreCases):
+    persistent = False
+
+    async def open_store(self, path: Path) -> Store:
+        return MemoryStore()
 
 
 class TestStoreInMemory(StoreCases):

@@ -30,13 +30,17 @@ MOST_CALLS = 60
 _AS_THEY_ARE = {
     "budget", "seed", "extra", "stop", "system", "first_system", "max_tokens", "called", "tests", "folder", "files",
     "key", "limits", "restarts", "packages", "examples", "read", "small", "strict",
+    "steps", "until",
 }  # fmt: skip
 """Fields that say nothing about what happens here, or that must fit something elsewhere."""
 _MODELS = {"model", "writer", "judge", "reader"}
 _GIVEN: Mapping[tuple[str, str], Any] = {
     ("Regex", "pattern"): "####",
+    ("ParallelTempering", "n"): 4,
+    ("ParallelTempering", "replicas"): 2,
+    ("ParallelTempering", "ladder"): (),
 }
-"""Fields that have no default, and a value that does for them."""
+"""Fields that have no default, or that have to fit each other, and a value that does for them."""
 _NOT_HERE = {"reward"}
 """What needs more than a model that chats."""
 
@@ -60,6 +64,8 @@ def made(cls: type[Value], rng: random.Random, depth: int = 2, but: Mapping[str,
                 continue
             if (cls.__name__, name) in _GIVEN:
                 given[name] = _GIVEN[cls.__name__, name]
+            elif name == "reward" and info.default == "reward":
+                given[name] = None  # what judges steps needs more than a model that chats
             elif name in _MODELS and isinstance(info.default, str):
                 given[name] = rng.choice(MODELS)
             elif info.is_required() or (name not in _AS_THEY_ARE and rng.random() < 0.5):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from archon.pipeline import Pipeline
 from archon.problem import Problem
 from archon.stage import Stage
+from archon.strategies.ab_mcts import ABMCTS
 from archon.strategies.atom_of_thoughts import AtomOfThoughts
 from archon.strategies.back_translate import BackTranslate
 from archon.strategies.best_of import BestOf
@@ -39,6 +40,7 @@ from archon.strategies.self_aggregate import SelfAggregate
 from archon.strategies.self_refine import SelfRefine
 from archon.strategies.test_evaluate import TestEvaluate
 from archon.strategies.test_first import TestFirst
+from archon.strategies.tree_of_thoughts import TreeOfThoughts
 from archon.strategies.universal_self_consistency import UniversalSelfConsistency
 from archon.strategies.verify import Verify
 from archon.strategies.write_tests import WriteTests
@@ -114,6 +116,10 @@ CASES = {
         PROGRAMS,
         {"planning": 0.3, "judging": 0.5},
     ),
+    "tree_of_thoughts": Case("judging", TreeOfThoughts(n=2, k=3, v=1), but={"solving": 0.7}),
+    "tree_of_thoughts by its votes": Case(
+        "ranking", TreeOfThoughts(n=2, k=3, v=1, generate="propose", evaluate="vote"), but={"solving": 0.7}
+    ),
     "back_translate": Case("planning", Sample() | BackTranslate()),
     "plan_then_write": Case("planning", PlanThenWrite()),
     "write_tests": Case("testing", SAMPLES | WriteTests(n=3) | TestEvaluate(keep=1), PROGRAMS),
@@ -122,6 +128,9 @@ CASES = {
     ),
     "test_evaluate": Case("judging", SAMPLES | WriteTests(n=3) | TestEvaluate(keep=1)),
     "iter_drag": Case("decomposing", IterDrag(k=1), NAMED),
+    "ab_mcts": Case(
+        "revising", ABMCTS(n=4, verifier=Judge(read="text")) | BestOf(), but={"solving": 0.6}, gain=0.15
+    ),
     "hand_over": Case(
         "confidence",
         Sample(logprobs=0) | HandOver(confidence="logprob", threshold=-0.5),

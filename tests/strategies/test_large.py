@@ -9,12 +9,15 @@ from pydantic import ValidationError
 
 from archon.registry import find, names
 from archon.stage import Count, Stage
+from archon.strategies.compute_optimal import Bin, Policy
 from archon.strategies.sample import Sample
 from archon.strategies.top_k import TopK
 from archon.verifiers.regex import Regex
 
 HUGE = 2**62
 NEEDED: dict[str, dict[str, Any]] = {
+    "compute_optimal": {"policies": (Policy(n=1, probes=HUGE, bins=(Bin(),)),)},
+    "ab_mcts": {"verifier": Regex(pattern="a")},
     "debate": {"agent_models": ("a", "b")},
     "per_chain": {"selector": TopK(k=1)},
     "top_k": {"k": 1},

@@ -15,13 +15,19 @@ from archon.pipeline import Pipeline
 from archon.problem import Case, Problem
 from archon.shelf import names, ready, summary
 from archon.stage import Count
+from archon.strategies.ab_mcts import ABMCTS
+from archon.strategies.adaptive_self_consistency import AdaptiveSelfConsistency
 from archon.strategies.atom_of_thoughts import AtomOfThoughts
 from archon.strategies.back_translate import BackTranslate
+from archon.strategies.beam_search import BeamSearch
 from archon.strategies.best_of import BestOf
 from archon.strategies.chain_of_verification import ChainOfVerification
+from archon.strategies.compute_optimal import Bin, ComputeOptimal, Policy
+from archon.strategies.confidence_stop import ConfidenceStop
 from archon.strategies.critique import Critique
 from archon.strategies.debate import Debate
 from archon.strategies.drag import Drag
+from archon.strategies.dvts import DVTS
 from archon.strategies.first_passing import FirstPassing
 from archon.strategies.fuse import Fuse
 from archon.strategies.gen_select import GenSelect
@@ -29,7 +35,11 @@ from archon.strategies.hand_over import HandOver
 from archon.strategies.idea_search import IdeaSearch
 from archon.strategies.iter_drag import IterDrag
 from archon.strategies.majority_vote import MajorityVote
+from archon.strategies.mcts import MCTS
 from archon.strategies.mixture_of_agents import MixtureOfAgents
+from archon.strategies.parallel_tempering import ParallelTempering
+from archon.strategies.particle_filter import ParticleFilter
+from archon.strategies.particle_gibbs import ParticleGibbs
 from archon.strategies.plan_search import PlanSearch
 from archon.strategies.plan_then_write import PlanThenWrite
 from archon.strategies.rank import Rank
@@ -38,6 +48,8 @@ from archon.strategies.sample import Sample
 from archon.strategies.sample_schedule import SampleSchedule
 from archon.strategies.self_aggregate import SelfAggregate
 from archon.strategies.self_refine import SelfRefine
+from archon.strategies.thinking_budget import ThinkingBudget
+from archon.strategies.tree_of_thoughts import TreeOfThoughts
 from archon.strategies.universal_self_consistency import UniversalSelfConsistency
 from archon.strategies.verify import Verify
 from archon.strategies.weighted_vote import WeightedVote
@@ -56,6 +68,10 @@ PROMPTS = (
 )
 BEST_OF_REPLIES = "{question_text}\n{replies_text}\nBest?"
 EXPECTED: dict[str, Pipeline] = {
+    "ab_mcts": ABMCTS(n=N, verifier=UnitTests()) | BestOf(),
+    "adaptive_self_consistency": Sample(n=N, wave=4) | AdaptiveSelfConsistency() | MajorityVote(),
+    "confidence_stop": ConfidenceStop(n=N, warm_up=8, wave=4) | WeightedVote(),
+    "until_verified": Sample(n=N, wave=4) | Verify(verifier=UnitTests()) | FirstPassing(),
     "atom_of_thoughts": Pipeline([AtomOfThoughts()]),
     "atom_of_thoughts_code": Pipeline([AtomOfThoughts(depth=1, choose="synthesis")]),
     "atom_of_thoughts_star": Pipeline([AtomOfThoughts(runs=3)]),
@@ -103,6 +119,7 @@ EXPECTED: dict[str, Pipeline] = {
     "lab_self_aggregate": Sample(n=8)
     | SelfAggregate(steps=2, system="", prompt=BEST_OF_REPLIES)
     | MajorityVote(),
+    "mcts": MCTS(n=N, children=4) | BestOf(),
     "mixture_of_agents": Pipeline([MixtureOfAgents(proposers=("default",) * 6)]),
     "plan_then_write": Pipeline([PlanThenWrite()]),
     "recursive_self_aggregation": Sample(n=N) | SelfAggregate() | MajorityVote(),
@@ -112,10 +129,39 @@ EXPECTED: dict[str, Pipeline] = {
     "bag_of_tricks": SampleSchedule(n=N, prompts=PROMPTS, temperatures=(0.6, 1.0)) | MajorityVote(),
     "cascade": Sample(n=4) | HandOver(threshold=0.75, samples=4) | MajorityVote(),
     "chain_of_verification": Sample() | ChainOfVerification(),
+    "compute_optimal": ComputeOptimal(
+        policies=(
+            Policy(n=1, probes=1, bins=(Bin(),)),
+            Policy(n=4, probes=4, bins=(Bin(),)),
+            Policy(
+                n=16,
+                probes=4,
+                bins=(
+                    Bin(
+                        below=0.5,
+                        solver=Sample(n=4) | Verify(verifier=Reward(score_as="probability")) | WeightedVote(),
+                    ),
+                    Bin(below=1.0),
+                    Bin(),
+                ),
+            ),
+        )
+    )
+    | MajorityVote(),
     "debate": Debate() | MajorityVote(),
     "parallel_sequential": Revise(n=N, ratio=1) | MajorityVote(),
     "self_refine": Sample() | SelfRefine(),
     "sequential_revision": Revise(chains=1, length=N) | MajorityVote(),
+    "beam_search": BeamSearch(n=N) | BestOf(),
+    "beam_search_weighted": BeamSearch(n=N) | WeightedVote(),
+    "dvts": DVTS(n=N) | BestOf(),
+    "parallel_tempering": ParallelTempering(n=N, from_replicas="all") | BestOf(),
+    "particle_filter": ParticleFilter(n=N) | BestOf(),
+    "particle_gibbs": ParticleGibbs(n=N) | BestOf(),
+    "lookahead_search": BeamSearch(n=N, lookahead=1) | BestOf(),
+    "step_best_of_n": BeamSearch(n=N, m="all") | BestOf(),
+    "budget_forcing": ThinkingBudget(n=N, thinking=8192, waits=2) | MajorityVote(),
+    "tree_of_thoughts": Pipeline([TreeOfThoughts(generate="propose")]),
     "best_of_n": JUDGED | BestOf(),
     "first_passing": JUDGED | FirstPassing(),
     "repeated_sampling": Pipeline([Sample(n=N)]),

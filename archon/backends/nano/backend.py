@@ -46,6 +46,7 @@ class Nano(Model):
 
     name: ClassVar[str] = "nano"
     short: ClassVar[str] = "weights"
+    of_the_lab: ClassVar[bool] = True
 
     weights: str = "lm"
     """Shipped weights by name, or the path of a folder with `config.json` and `model.safetensors`."""

@@ -22,6 +22,13 @@ from archon.testing.instruct.rules import (
     solve,
 )
 from archon.testing.instruct.sums import Sum, asked_in, described, operations, plans_in, shortened, value_of
+from archon.testing.instruct.thoughts import (
+    carried_out,
+    most_promising,
+    next_thought,
+    next_thoughts,
+    promising,
+)
 
 # --- choosing --------------------------------------------------------------------------------------
 
@@ -311,6 +318,7 @@ def _list(items: list[str]) -> str:
 
 
 RULES: Mapping[str, Rule] = {
+    "ab_mcts.prompt": revise,
     "atom_of_thoughts.contract_prompt": contracted,
     "atom_of_thoughts.graph_prompt": graph_of_solution,
     "atom_of_thoughts.part_prompt": part,
@@ -358,6 +366,11 @@ RULES: Mapping[str, Rule] = {
     "test_first.prompt": statements,
     "self_refine.feedback_prompt": remark,
     "self_refine.refine_prompt": revise,
+    "tree_of_thoughts.answer_prompt": carried_out,
+    "tree_of_thoughts.propose_prompt": next_thoughts,
+    "tree_of_thoughts.sample_prompt": next_thought,
+    "tree_of_thoughts.value_prompt": promising,
+    "tree_of_thoughts.vote_prompt": most_promising,
     "universal_self_consistency.prompt": most_consistent,
     "write_tests.code_prompt": assertions,
     "write_tests.prompt": statements,

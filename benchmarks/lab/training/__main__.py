@@ -32,7 +32,13 @@ from archon.benchmarks.lab.training.labels import Labelled
 from archon.benchmarks.lab.training.language import Schedule, train
 from archon.benchmarks.lab.training.lessons import lessons
 from archon.benchmarks.lab.training.model import Language, Reward, Shape
-from archon.benchmarks.lab.training.rewards import area_under_curve, calibration, scored, train_rewards
+from archon.benchmarks.lab.training.rewards import (
+    area_under_curve,
+    calibration,
+    order_within,
+    scored,
+    train_rewards,
+)
 from archon.benchmarks.lab.training.rollouts import Draw, attempted, by_outcome, labelled, opened
 from archon.benchmarks.lab.training.sampler import Sampler
 
@@ -147,19 +153,21 @@ def _reward(
     said = scored(net, data["dev"], device)
     for family in sorted({d.family for d in data["dev"]}):
         for part in ("steps", "end"):
-            pairs = [
-                (score, one.labels[place])
+            found = [
+                (one.question, score, one.labels[place])
                 for one, scores in zip(data["dev"], said, strict=True)
                 if one.family == family
                 for place, score in scores.items()
                 if (place >= len(one.reply)) == (part == "end")
             ]
-            if pairs:
-                scores, labels = np.array(pairs).T
+            if found:
+                questions = [question for question, _, _ in found]
+                scores, labels = np.array([pair for _, *pair in found]).T
                 error, table = calibration(scores, labels)
+                within, pairs = order_within(scores, labels >= 0.5, questions)
                 report[f"{family} {part}"] = {
-                    "n": len(pairs), "auc": area_under_curve(scores, labels >= 0.5), "calibration_error": error,
-                    "bins": table,
+                    "n": len(found), "auc": area_under_curve(scores, labels >= 0.5), "auc_within": within,
+                    "pairs_within": pairs, "calibration_error": error, "bins": table,
                 }  # fmt: skip
     _note(out, name, report)
     _save(net, out / name)
