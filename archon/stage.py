@@ -107,6 +107,8 @@ class Stage(Composable, Component):
     """Whether its output comes best first."""
     stops_early: ClassVar[bool] = False
     """Whether it may close its input before the end."""
+    related: ClassVar[bool] = False
+    """Whether its candidates depend on one another, as those of a search do: some of them are no fair draw of fewer."""
 
     budget: Budget | None = None
     """Hard limits for this stage, per problem, within those of the problem and the run."""

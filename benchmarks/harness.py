@@ -246,8 +246,15 @@ def _finished(folder: Path) -> bool:
 
 
 def _comparing(graph: Graph) -> list[str]:
-    """A note on each verifier that compares candidates: its scores at k are not those that k alone would get."""
-    return [
+    """A note on each stage whose candidates depend on one another, and on each verifier that compares them: figures at
+    k are not those that k alone would get."""
+    related = [
+        f"the candidates of {path} depend on one another, so figures at k below all of them are those of k of its "
+        "answers, and not of a run with k; for a curve, run it again with each n"
+        for path, place in graph.places.items()
+        if place.stage.related
+    ]
+    return related + [
         f"{graph.titles[path]} compares all candidates of a problem, so curves by its scores say more at fewer than "
         "all samples than so few would"
         for path, place in graph.places.items()

@@ -52,6 +52,7 @@ class ABMCTS(Writing):
 
     name: ClassVar[str] = "ab_mcts"
     takes: ClassVar[bool] = False
+    related: ClassVar[bool] = True
     provides: ClassVar[frozenset[Fact]] = frozenset({"candidates", "verdicts", "scores"})
 
     n: Annotated[int, Field(ge=1, le=1_000_000)] = 16

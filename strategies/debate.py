@@ -45,6 +45,7 @@ class Debate(Writing):
     """
 
     takes: ClassVar[bool] = False
+    related: ClassVar[bool] = True
     provides: ClassVar[frozenset[Fact]] = frozenset({"candidates"})
 
     agents: Annotated[int, Field(ge=2)] = 3

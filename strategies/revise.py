@@ -74,6 +74,7 @@ class Revise(Writing):
     """
 
     takes: ClassVar[bool] = False
+    related: ClassVar[bool] = True
     provides: ClassVar[frozenset[Fact]] = frozenset({"candidates"})
 
     chains: Annotated[int, Field(ge=1)] | None = None

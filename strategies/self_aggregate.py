@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ class SelfAggregate(Writing):
     answer that it had. Place p of step s (both from 0) is candidate number s × N + p, and its parents are those it
     was made from.
     """
+
+    related: ClassVar[bool] = True
 
     k: Annotated[int, Field(ge=1)] = 4
     """How many answers an aggregate is made from; with 1 each step refines a single one."""

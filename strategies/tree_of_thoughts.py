@@ -124,6 +124,7 @@ class TreeOfThoughts(Asking):
     """
 
     takes: ClassVar[bool] = False
+    related: ClassVar[bool] = True
     provides: ClassVar[frozenset[Fact]] = frozenset({"candidates"})
     ranks: ClassVar[bool] = True
 

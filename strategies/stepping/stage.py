@@ -46,6 +46,7 @@ class Stepping(Stage):
     """A search over partial answers. Subclasses are the algorithms: `start`, `ask`, `tell`, `found` (`search.py`)."""
 
     takes: ClassVar[bool] = False
+    related: ClassVar[bool] = True
     provides: ClassVar[frozenset[Fact]] = frozenset({"candidates", "scores"})
 
     model: str = "default"

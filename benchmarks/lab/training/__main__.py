@@ -32,15 +32,10 @@ from archon.benchmarks.lab.training.labels import Labelled
 from archon.benchmarks.lab.training.language import Schedule, train
 from archon.benchmarks.lab.training.lessons import lessons
 from archon.benchmarks.lab.training.model import Language, Reward, Shape
-from archon.benchmarks.lab.training.rewards import (
-    area_under_curve,
-    calibration,
-    order_within,
-    scored,
-    train_rewards,
-)
+from archon.benchmarks.lab.training.rewards import scored, train_rewards
 from archon.benchmarks.lab.training.rollouts import Draw, attempted, by_outcome, labelled, opened
 from archon.benchmarks.lab.training.sampler import Sampler
+from archon.benchmarks.statistics.probabilities import area_under_curve, calibration, order_within
 
 _SHAPE = Shape()
 
