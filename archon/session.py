@@ -94,6 +94,8 @@ class Session:
         """What became of sampling parameters, by model and object: a search asks a thousand times with the same."""
         self._solving: set[Scope] = set()
         self._testing: dict[str, asyncio.Future[TestReport | None]] = {}
+        self._tested = 0
+        """How many tests were run: what was looked up before the last of them may be there by now."""
         self.scoring: dict[str, asyncio.Future[None]] = {}
         """Done when what is being scored under this key has been (archon/scoring.py)."""
         self._deadline: asyncio.TimerHandle | None = None
@@ -399,23 +401,36 @@ class Session:
         mode = f"{suite.digest}|{limits.digest}|{stop_at_first_failure}"
         keys = [hashlib.sha256(f"{p.digest}|{mode}".encode()).hexdigest() for p in programs]
         distinct = dict(zip(keys, programs, strict=True))
+        seen = self._tested
         remembered = await self.store.recall("test", list(distinct))
         reports = {key: TestReport.from_json(json.loads(value)) for key, value in remembered.items()}
 
         async def test(key: str) -> None:
             reports[key] = await self._once(
-                key, lambda: self._test(key, distinct[key], suite, limits, stop_at_first_failure)
+                key, lambda: self._test(key, distinct[key], suite, limits, stop_at_first_failure, seen)
             )
 
         await together(test(key) for key in distinct if key not in remembered)
         return [reports[key] for key in keys]
 
     async def _test(
-        self, key: str, program: Program, suite: Suite, limits: Limits, stop_at_first_failure: bool
+        self,
+        key: str,
+        program: Program,
+        suite: Suite,
+        limits: Limits,
+        stop_at_first_failure: bool,
+        seen: int,
     ) -> TestReport:
+        """Run a program, and remember; unless the same was done since so many tests were."""
+        from archon.execution import TestReport
+
+        if seen != self._tested and (known := await self.store.recall("test", [key])):
+            return TestReport.from_json(json.loads(known[key]))
         executor = await self.executor()
         report = await executor.test(program, suite, limits, stop_at_first_failure=stop_at_first_failure)
         await self.store.remember("test", {key: json.dumps(report.as_json()).encode()})
+        self._tested += 1
         return report
 
     async def _once(self, key: str, work: Callable[[], Awaitable[TestReport]]) -> TestReport:
