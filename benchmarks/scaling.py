@@ -42,8 +42,9 @@ FAMILIES = {"arith": LabArith, "listfn": LabListFn}
 SAMPLED = {"best_of_n": "best_of", "weighted_vote": "weighted_vote", "self_consistency": "majority_vote"}
 """Methods that choose among independent samples, by the selector they choose with."""
 SEARCHED = ("beam_search", "dvts", "particle_filter", "particle_gibbs", "parallel_tempering", "mcts")
-"""Ready pipelines that search; `NAME+vote` is the same with a vote weighted by the rewards at the end."""
-VOTE = "+vote"
+"""Ready pipelines that search. `NAME+certainty` goes by the writer's own certainty, without a reward model; `+vote`,
+after either, chooses by a vote weighted by the scores."""
+CERTAINTY, VOTE = "+certainty", "+vote"
 POOL = "reward_best_of_n"
 """The ready pipeline whose samples serve all of `SAMPLED`."""
 
@@ -102,11 +103,14 @@ _GROUPS = ("m", "replicas")
 """Fields of a stage that divide its `n`."""
 
 
-def sized(name: str, n: int) -> Pipeline:
-    """The ready pipeline with this `n` on its only source; a field that has to divide it is lowered until it does.
+def sized(method: str, n: int) -> Pipeline:
+    """The ready pipeline of a searched method with this `n` on its only source; a field that has to divide it is
+    lowered until it does.
 
     Raises UserError where there is no such pipeline, and where it has no single source to size.
     """
+    name = method.removesuffix(VOTE).removesuffix(CERTAINTY)
+    certainty = method.removesuffix(VOTE).endswith(CERTAINTY)
     from archon.pipeline import Node, Pipeline
     from archon.shelf import ready
     from archon.stage import Stage
@@ -121,12 +125,17 @@ def sized(name: str, n: int) -> Pipeline:
         raise UserError(f"pipeline {name!r} has {len(sources)} sources with an `n`, and one is to be sized")
     at = sources[0]
     stage: Any = nodes[at].stage
+    judged = {"reward": None} if certainty else {}
+    if certainty and "reward" not in type(stage).model_fields:
+        raise UserError(f"pipeline {name!r} has no reward model to go without")
     groups = {
         field: max(d for d in range(1, min(size, n) + 1) if n % d == 0)
         for field in _GROUPS
         if isinstance(size := getattr(stage, field, None), int)
     }
-    nodes[at] = Node(nodes[at].name, type(stage)(**{**stage.given(), **groups, "n": n}), nodes[at].after)
+    nodes[at] = Node(
+        nodes[at].name, type(stage)(**{**stage.given(), **judged, **groups, "n": n}), nodes[at].after
+    )
     return Pipeline(nodes)
 
 
@@ -249,7 +258,7 @@ def main(
         models: dict[str, Model] = {"default": Nano(), "reward": _oracle() if oracle else Nano(weights="prm")}
         for name in names:
             if name not in SAMPLED:
-                sized(name.removesuffix(VOTE), 1)
+                sized(name, 1)
         curves = asyncio.run(study(Study(family, levels, problems, split, budgets, names), models, out, seed))
     except KeyboardInterrupt:
         print("interrupted; what was recorded is kept: run it again to go on", file=sys.stderr)

@@ -14,7 +14,7 @@ from archon.errors import UserError
 from archon.graph import Graph
 from archon.usage import Usage
 
-METHODS = "best_of_n,self_consistency,beam_search,beam_search+vote"
+METHODS = "best_of_n,self_consistency,beam_search,beam_search+vote,beam_search+certainty"
 
 
 @pytest.mark.parametrize("name", SEARCHED)
@@ -23,6 +23,15 @@ def test_every_searched_method_has_every_size(name: str, n: int) -> None:
     graph = sized(name, n).graph()
     assert isinstance(graph, Graph)
     assert [getattr(s, "n", None) for s in graph.stages if not s.takes] == [n]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_search_can_go_without_its_reward_model(name: str) -> None:
+    with_it, without = sized(name, 4).graph(), sized(f"{name}+certainty", 4).graph()
+    assert "reward" in with_it.models and "reward" not in without.models
+    assert sized(f"{name}+certainty+vote", 4) == sized(f"{name}+certainty", 4)
+    with pytest.raises(UserError, match="no reward model"):
+        sized("self_consistency+certainty", 4)
 
 
 def test_what_has_no_single_source_cannot_be_sized() -> None:
