@@ -17,7 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ARCHON_DATA"] = str(DATA)
 
 
+_PATIENCE = pytest.mark.timeout(1800)
+"""For tests that start a vLLM, which takes minutes on a busy machine, or run thousands of programs."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("vllm") or item.get_closest_marker("data"):
+            item.add_marker(_PATIENCE)
     if DATA.is_dir():
         return
     reason = f"NO RECORDED DATA at {DATA}: set ARCHON_DATA to run this test"

@@ -42,7 +42,7 @@ PROGRAM = """
                 os.kill(engine(), signal.SIGKILL)
 
             killing = asyncio.create_task(kill())
-            outcome = await session.solve(Sample(n=64, max_tokens=600, temperature=1.0), problem)
+            outcome = await session.solve(Sample(n=64, max_tokens=300, temperature=1.0), problem)
             assert killing.done()
             print(json.dumps({
                 "indices": sorted(c.index for c in outcome.candidates),
