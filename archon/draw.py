@@ -191,8 +191,17 @@ class Draw:
         if run.scope.expired or run.expired or not self._count:
             self._stopped = True
             return
-        self._pool = await self._store.pool(self._key, self._caller.backend.identity, self._request.content)
-        await self._read_attempts()
+        replay = run.scope.replay
+        if replay is not None:  # it will move, though another draw of its stage waits for its turn
+            replay.looking += 1
+        try:
+            self._pool = await self._store.pool(
+                self._key, self._caller.backend.identity, self._request.content
+            )
+            await self._read_attempts()
+        finally:
+            if replay is not None:
+                replay.looking -= 1
 
     async def _read_attempts(self) -> None:
         """What was paid for samples before they came: attempts that were tried again. What ended in a failure
