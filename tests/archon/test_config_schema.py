@@ -25,6 +25,8 @@ from tests.archon.test_config_roundtrip import QUICK, configs
 jsonschema: Any = pytest.importorskip("jsonschema")
 SCHEMA = config_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+PASSED_ON = {"extra", "headers", "replies", "options", "environment", "vllm"}
+"""Settings with keys that are not ours: a request's or a server's fields, its options, its environment."""
 
 
 def as_json(config: Config) -> Any:
@@ -33,13 +35,13 @@ def as_json(config: Config) -> Any:
 
 
 def settings_of(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of every mapping whose keys are settings, not names of one's own or a server's fields."""
+    """The paths of every mapping whose keys are settings, not names of one's own or another program's."""
     if isinstance(data, list):
         for index, item in enumerate(data):
             yield from settings_of(item, (*path, index))
     if not isinstance(data, dict):
         return
-    if "extra" in path or "headers" in path or "replies" in path:
+    if path and path[-1] in PASSED_ON:
         return
     own_names = path[-1:] == ("models",) or (path[-1:] == ("pipeline",) and "pipeline" not in data)
     if not own_names:
