@@ -24,11 +24,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from archon import abilities
 from archon.backends.base import (
     Backend,
     Completion,
+    LikelihoodRequest,
     Model,
     Progress,
+    Reader,
     Request,
     Scored,
     Scorer,
@@ -41,7 +44,6 @@ from archon.errors import (
     BackendError,
     BadReply,
     CallTimedOut,
-    CapabilityError,
     ConnectionDropped,
     EndpointDown,
     Overloaded,
@@ -175,45 +177,20 @@ class Caller:
 
     def check(self, request: Request, meter: Meter) -> None:
         """Raise CapabilityError or UnpricedModel before anything is spent."""
-        can, sampling = self.backend.capabilities, request.sampling
-        lacking = [
-            what
-            for what, asked, able in (
-                ("write replies: it scores them", True, can.completes),
-                ("complete raw text (`prompt`)", request.prompt is not None, can.raw_prompt),
-                ("continue a given beginning (`prefix`)", bool(request.prefix), can.prefix),
-                ("return log-probabilities (`logprobs`)", sampling.logprobs is not None, can.logprobs),
-                (
-                    "take `top_k` or `min_p`",
-                    sampling.top_k is not None or sampling.min_p is not None,
-                    can.truncation_params,
-                ),
-            )
-            if asked and not able
-        ]
-        if lacking:
-            raise CapabilityError(
-                f"model {self.name!r} ({self.backend.endpoint}) cannot {' and cannot '.join(lacking)}. "
-                "If this server can, say so in the model's `capabilities`; otherwise change the stage"
-            )
+        abilities.check(self.name, self.backend, request)
         self._check_prices(meter)
 
     def check_scoring(self, meter: Meter, *, finished: bool) -> Scorer:
         """The backend as what scores replies. Raises CapabilityError or UnpricedModel."""
-        scores, backend = self.backend.capabilities.scores, self.backend
-        lacking = ""
-        if scores is None or not isinstance(backend, Scorer):
-            lacking = "score replies: it is no reward model"
-        elif scores == "outcome" and not finished:
-            lacking = "score the beginning of a reply: it scores finished ones"
-        if lacking:
-            raise CapabilityError(
-                f"model {self.name!r} ({self.backend.endpoint}) cannot {lacking}. Name a model that can "
-                "(`{backend: nano, weights: prm}`, or a `reward_server`)"
-            )
+        scorer = abilities.scorer(self.name, self.backend, finished=finished)
         self._check_prices(meter)
-        assert isinstance(backend, Scorer)
-        return backend
+        return scorer
+
+    def check_likelihoods(self, meter: Meter) -> Reader:
+        """The backend as what tells the log-probability of given text. Raises CapabilityError or UnpricedModel."""
+        reader = abilities.reader(self.name, self.backend)
+        self._check_prices(meter)
+        return reader
 
     def _check_prices(self, meter: Meter) -> None:
         limited = meter.limited()
@@ -230,7 +207,10 @@ class Caller:
             )
 
     def max_tokens(self, request: Request | ScoreRequest) -> int:
-        """The limit on new tokens per sample; scoring writes none, or the one that judges."""
+        """The limit on new tokens per sample; scoring writes none, or the one that judges. Servers that read given
+        text write one token after it."""
+        if isinstance(request, LikelihoodRequest):
+            return 1
         if isinstance(request, ScoreRequest):
             return self.backend.capabilities.max_tokens or 0
         limits = (request.sampling.max_tokens, self.config.max_tokens, self.backend.capabilities.max_tokens)
@@ -283,7 +263,7 @@ class Caller:
     async def score(
         self, request: ScoreRequest, meter: Meter, bill: Callable[[Billed], None]
     ) -> Sequence[tuple[Scored, Usage]]:
-        """Have replies scored by one request, retrying as needed; each with what it used.
+        """Have replies scored (or given texts read) by one request, retrying as needed; each with what it used.
 
         `bill` gets every attempt that gave no scores. Raises as `call` does.
         """
@@ -577,13 +557,18 @@ class _Scoring(_Work):
         self.scored: list[tuple[Scored, Usage]] = []
 
     async def _make(self, deadline: float) -> None:
-        caller, backend = self._caller, self._caller.backend
-        assert isinstance(backend, Scorer)
+        caller, backend, request = self._caller, self._caller.backend, self._for
         async with asyncio.timeout_at(deadline):
-            found = await backend.score(self._for, self._progress)
-        stepwise = backend.capabilities.scores == "steps"
-        wanted = [len(steps) if stepwise else 1 for steps in self._for.replies]
-        if [len(scored.steps) for scored in found] != wanted:
+            if isinstance(request, LikelihoodRequest):
+                assert isinstance(backend, Reader)
+                found = await backend.likelihoods(request, self._progress)
+                stepwise, counted = True, [len(scored.counts) for scored in found]
+            else:
+                assert isinstance(backend, Scorer)
+                found = await backend.score(request, self._progress)
+                stepwise, counted = backend.capabilities.scores == "steps", None
+        wanted = [len(steps) if stepwise else 1 for steps in request.replies]
+        if [len(scored.steps) for scored in found] != wanted or counted not in (None, wanted):
             raise BadReply("the backend gave another number of scores than asked for", model=caller.name)
         if not all(math.isfinite(score) for scored in found for score in scored.steps):
             raise BadReply("the backend gave a score that is no finite number", model=caller.name)

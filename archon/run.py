@@ -14,9 +14,9 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from archon.backends.base import Request, Sampling
+from archon.backends.base import LikelihoodRequest, Request, Sampling, ScoreRequest
 from archon.candidate import Candidate, Failure, Verdict
 from archon.draw import Draw
 from archon.errors import ArchonError, BudgetExhausted
@@ -27,6 +27,7 @@ from archon.tasks import settle
 
 if TYPE_CHECKING:
     from archon.budget import Meter
+    from archon.calling import Caller
     from archon.execution import Call, Limits, Program, Returned, Suite, TestReport
     from archon.flow import Flow
     from archon.ledger import Ledger
@@ -45,6 +46,15 @@ _LABEL = re.compile(r"[^/#]+")
 
 Birth = tuple[tuple[int | str, ...], int]
 """Where a candidate stands in the order of the outcome: its stage's place, its index."""
+
+
+class Likelihood(NamedTuple):
+    """How likely a model finds a given text."""
+
+    logprob: float
+    """The sum of its tokens' log-probabilities (natural)."""
+    tokens: int
+    """How many they are."""
 
 
 class Scope:
@@ -192,15 +202,10 @@ class Run:
         caller = self.session.caller(model)
         problem = self.problem
         chosen = self.session.sampling(model, sampling)
-        if messages is None and prompt is None:
-            if caller.config.continues_text and problem.prompt is not None:
-                prompt = problem.prompt if system is None else f"{system}\n\n{problem.prompt}"
-                if not chosen.stop and problem.stop:
-                    chosen = chosen.model_copy(update={"stop": problem.stop})
-            else:
-                before = () if system is None else (Message(role="system", content=system),)
-                messages = (*before, *problem.messages)
-        request = Request(tuple(messages or ()), prompt, prefix, chosen, problem.id)
+        chat, raw = self._posed(caller, system, messages, prompt)
+        if messages is None and prompt is None and raw is not None and not chosen.stop and problem.stop:
+            chosen = chosen.model_copy(update={"stop": problem.stop})
+        request = Request(chat, raw, prefix, chosen, problem.id)
         start, self._born = self._born, self._born + n
         return Draw(self, caller, request, n, start, per_request, tuple(p.id for p in parents), place, wave)
 
@@ -226,7 +231,58 @@ class Run:
         caller.check_scoring(self.meter, finished=finished)
         cut = [tuple(steps) or ("",) for steps in replies]
         chat = self.problem.messages if messages is None else tuple(messages)
-        return await Scoring(self, caller, chat, cut, finished).result()
+        asked = ScoreRequest(chat, tuple(cut), finished, self.problem.id)
+        found = await Scoring(self, caller, asked).result()
+        return [None if parts is None else tuple(s for part in parts for s in part.steps) for parts in found]
+
+    async def likelihoods(
+        self,
+        model: str,
+        replies: Sequence[Sequence[str]],
+        *,
+        system: str | None = None,
+        messages: Sequence[Message] | None = None,
+        prompt: str | None = None,
+        sampling: Sampling | None = None,
+        finished: bool = True,
+    ) -> list[tuple[Likelihood, ...] | None]:
+        """How likely a model finds given replies, each cut into steps: of each step, after those before it.
+
+        What is replied to is given as for `sample`. The first step may be a beginning whose own probability does not
+        matter. The probabilities are the model's own, at temperature 1; of `sampling` only `extra` counts. Where
+        `finished`, the end of a reply counts to its last step. None where a budget or the deadline ran out, or the
+        call failed. Told before, they cost nothing.
+
+        Raises UnknownName (no such model), CapabilityError, UnpricedModel; and FatalError where the model cannot be
+        used at all.
+        """
+        caller = self.session.caller(model)
+        caller.check_likelihoods(self.meter)
+        chat, raw = self._posed(caller, system, messages, prompt)
+        cut = tuple(tuple(steps) or ("",) for steps in replies)
+        extra = self.session.sampling(model, sampling).extra
+        asked = LikelihoodRequest(chat, cut, finished, self.problem.id, raw, extra)
+        found = await Scoring(self, caller, asked).result()
+        return [
+            None
+            if parts is None
+            else tuple(
+                Likelihood(*one) for part in parts for one in zip(part.steps, part.counts, strict=True)
+            )
+            for parts in found
+        ]
+
+    def _posed(
+        self, caller: Caller, system: str | None, messages: Sequence[Message] | None, prompt: str | None
+    ) -> tuple[tuple[Message, ...], str | None]:
+        """The chat, or the raw text, that a model is given: the problem itself where neither is."""
+        if messages is not None or prompt is not None:
+            return tuple(messages or ()), prompt
+        problem = self.problem
+        if caller.config.continues_text and problem.prompt is not None:
+            return (), problem.prompt if system is None else f"{system}\n\n{problem.prompt}"
+        before = () if system is None else (Message(role="system", content=system),)
+        return (*before, *problem.messages), None
 
     # --- solving -----------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Having replies scored by a reward model: what was scored before comes first, the rest is paid for (D5, D6).
+"""Having replies scored by a reward model, or given text read by a language model: what is known comes first, the
+rest is paid for (D5, D6).
 
 1. A reply is scored by itself, so each is remembered by itself, under the backend's identity, the chat and the
    steps. A backend that scores prefixes is given every step's prefix, and replies that begin alike share them.
@@ -7,6 +8,7 @@
 3. The rest goes out in batches, as many replies per request as the backend takes. What another task of this
    session is having scored at this moment is awaited, not paid for again.
 
+The log-probabilities of given text take the same road: they are one per step, as a process reward model's scores.
 Scores are missing (None) where a budget or the deadline ran out, and where the call failed; the outcome says so.
 """
 
@@ -19,11 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from archon.backends.base import ScoreRequest
+from archon.backends.base import LikelihoodRequest, Scored, ScoreRequest, Scores
 from archon.calling import Billed, Caller
 from archon.candidate import Failure
 from archon.errors import ArchonError, BackendError, BudgetExhausted, FatalError, NotRecorded, RequestRejected
-from archon.problem import Message
 from archon.tasks import settle, together
 from archon.usage import NOTHING, Usage
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from archon.run import Run
 
 Steps = tuple[str, ...]
-Scores = tuple[float, ...]
 _KIND = "score"
 
 
@@ -46,30 +46,22 @@ class _Unit:
 
 
 class Scoring:
-    """One call of `Run.score`."""
+    """One call of `Run.score` or `Run.likelihoods`."""
 
-    def __init__(
-        self,
-        run: Run,
-        caller: Caller,
-        messages: tuple[Message, ...],
-        replies: Sequence[Steps],
-        finished: bool,
-    ) -> None:
+    def __init__(self, run: Run, caller: Caller, asked: ScoreRequest) -> None:
         self.run = run
         self._caller = caller
-        self._messages = messages
-        self._finished = finished
-        keyed = [[(self._key(unit), unit) for unit in units] for units in self._units(replies)]
+        self._asked = asked
+        keyed = [[(self._key(unit), unit) for unit in units] for units in self._units()]
         self._keys = [[key for key, _ in units] for units in keyed]
         self._wanted = {key: unit for units in keyed for key, unit in units}
-        self._known: dict[str, Scores | None] = run.kept("scores", dict)
+        self._known: dict[str, Scored | None] = run.kept("scores", dict)
         """What this problem has been told already; None where the call failed."""
         self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
-    async def result(self) -> list[Scores | None]:
-        """The scores of each reply's steps (or of its end alone), or None."""
+    async def result(self) -> list[tuple[Scored, ...] | None]:
+        """What was said of each reply, whole or beginning by beginning, as the backend takes it; or None."""
         run = self.run
         if not (run.scope.expired or run.expired):
             self._task = run.spawn(self._get())
@@ -84,9 +76,8 @@ class Scoring:
             elif not self._stopped:
                 raise asyncio.CancelledError
         found = [[self._known.get(key) for key in keys] for keys in self._keys]
-        return [
-            tuple(score for part in parts for score in part or ()) if all(parts) else None for parts in found
-        ]
+        told = [tuple(part for part in parts if part is not None) for parts in found]
+        return [some if len(some) == len(parts) else None for some, parts in zip(told, found, strict=True)]
 
     def stop(self) -> None:
         """End at once (the deadline has passed): calls in flight are cancelled and billed."""
@@ -101,26 +92,32 @@ class Scoring:
 
     # --- what is asked -----------------------------------------------------------------------------
 
-    def _units(self, replies: Sequence[Steps]) -> list[list[_Unit]]:
+    def _units(self) -> list[list[_Unit]]:
         """Each reply as the backend takes it: whole, or every prefix by itself."""
-        scores = self._caller.backend.capabilities.scores
+        scores, replies, finished = self._scores, self._asked.replies, self._asked.finished
         if scores == "steps":
-            return [[_Unit(place, steps, self._finished)] for place, steps in enumerate(replies)]
+            return [[_Unit(place, steps, finished)] for place, steps in enumerate(replies)]
         if scores == "outcome":
             return [[_Unit(place, ("".join(steps),), True)] for place, steps in enumerate(replies)]
         return [
-            [_Unit(place, steps[:n], self._finished and n == len(steps)) for n in range(1, len(steps) + 1)]
+            [_Unit(place, steps[:n], finished and n == len(steps)) for n in range(1, len(steps) + 1)]
             for place, steps in enumerate(replies)
         ]
 
+    @property
+    def _scores(self) -> Scores | None:
+        """What of a reply is told."""
+        reading = isinstance(self._asked, LikelihoodRequest)
+        return "steps" if reading else self._caller.backend.capabilities.scores
+
     def _request(self, units: Sequence[_Unit]) -> ScoreRequest:
         steps = tuple(unit.steps for unit in units)
-        return ScoreRequest(self._messages, steps, units[0].finished, self.run.problem.id)
+        return replace(self._asked, replies=steps, finished=units[0].finished)
 
     def _key(self, unit: _Unit) -> str:
         backend = self._caller.backend
-        can = backend.capabilities
-        parts = (backend.identity, can.scores, can.score_scale, self._request([unit]).content(0))
+        scale = backend.capabilities.score_scale
+        parts = (backend.identity, self._scores, scale, self._request([unit]).content(0))
         text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -187,7 +184,7 @@ class Scoring:
         hold.charge(usage)
         hold.close()
         self._enter(usage, fresh=False)
-        self._known[key] = tuple(stored["steps"])
+        self._known[key] = Scored(tuple(stored["steps"]), counts=tuple(stored.get("counts", ())))
 
     async def _score(self, units: dict[str, _Unit]) -> None:
         """Have one batch scored, remember the scores and what they cost."""
@@ -216,9 +213,12 @@ class Scoring:
             return
         items = {}
         for key, (scored, usage) in zip(units, found, strict=True):
-            self._known[key] = scored.steps
+            self._known[key] = scored
             self._enter(usage, fresh=True)
-            value = {"steps": scored.steps, "usage": (usage if past is NOTHING else usage + past).exact()}
+            value: dict[str, Any] = {"steps": scored.steps}
+            if scored.counts:
+                value["counts"] = scored.counts
+            value["usage"] = (usage if past is NOTHING else usage + past).exact()
             items[key] = json.dumps(value).encode()
             past = NOTHING
         await self.run.session.store.remember(_KIND, items)

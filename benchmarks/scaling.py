@@ -3,9 +3,10 @@
     python -m archon.benchmarks.scaling --out runs/scaling --problems 150 --budgets 1,2,4,8,16,32,64,128
 
 For each method and budget (samples, beams, particles or simulations: the `n` of its ready pipeline) one run of the
-harness, all over one store, each resumable. Methods that choose among independent samples are read off one run. The x
-axis is all tokens of a problem, those that the reward model reads included. Beside the table it prints, and writes as
-`scaling.json`, one line of JSON:
+harness, each resumable, all from the same seed. Methods that choose among independent samples are read off one run.
+The x axis is the tokens of a problem that a model computed, those that the reward model reads included; what a prefix
+cache held already is not computed again (`--count all` counts it, as a server without a cache would). Beside the table
+it prints, and writes as `scaling.json`, one line of JSON:
 
     {"arith": {"best_of_n": {"budget": [1, ...], "tokens": [...], "accuracy": [...], "low": [...], "high": [...]}, ...}}
 
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import numpy as np
@@ -36,7 +37,6 @@ from archon.usage import Usage
 if TYPE_CHECKING:
     from archon.backends.base import Model
     from archon.pipeline import Pipeline
-    from archon.session import Session
 
 FAMILIES = {"arith": LabArith, "listfn": LabListFn}
 SAMPLED = {"best_of_n": "best_of", "weighted_vote": "weighted_vote", "self_consistency": "majority_vote"}
@@ -60,31 +60,33 @@ class Study:
     split: str
     budgets: tuple[int, ...]
     methods: tuple[str, ...]
+    count: Literal["computed", "all"] = "computed"
+    """Which tokens: those that were computed, or those from a prefix cache as well."""
 
 
 async def study(what: Study, models: Mapping[str, Model], folder: Path, seed: int = 0) -> dict[str, Curve]:
     """Run everything that is not there yet, and read the curves."""
-    from archon.session import Session
-
-    folder.mkdir(parents=True, exist_ok=True)
     curves: dict[str, Curve] = {}
-    async with Session(models=models, store=folder / "store.sqlite", seed=seed) as session:
-        sampled = [name for name in what.methods if name in SAMPLED]
-        if sampled:
-            run = await _run(what, POOL, max(what.budgets), folder, session)
-            curves |= {name: _of_samples(run, SAMPLED[name], what.budgets) for name in sampled}
-        for name in dict.fromkeys(m.removesuffix(VOTE) for m in what.methods if m not in SAMPLED):
-            runs = [await _run(what, name, n, folder, session) for n in what.budgets]
-            if name in what.methods:
-                curves[name] = _of_runs(runs, what.budgets, _own)
-            if name + VOTE in what.methods:
-                curves[name + VOTE] = _of_runs(runs, what.budgets, _voted)
+    sampled = [name for name in what.methods if name in SAMPLED]
+    if sampled:
+        run = await _run(what, POOL, max(what.budgets), models, folder, seed)
+        curves |= {name: _of_samples(run, SAMPLED[name], what) for name in sampled}
+    for name in dict.fromkeys(m.removesuffix(VOTE) for m in what.methods if m not in SAMPLED):
+        runs = [await _run(what, name, n, models, folder, seed) for n in what.budgets]
+        if name in what.methods:
+            curves[name] = _of_runs(runs, what, _own)
+        if name + VOTE in what.methods:
+            curves[name + VOTE] = _of_runs(runs, what, _voted)
     return {name: curves[name] for name in what.methods}
 
 
-async def _run(what: Study, pipeline: str, n: int, folder: Path, session: Session) -> Results:
+async def _run(
+    what: Study, pipeline: str, n: int, models: Mapping[str, Model], folder: Path, seed: int
+) -> Results:
+    """With a store and servers of its own: what another run has drawn or read makes nothing cheaper here."""
     from archon.benchmarks.harness import Harness, Plan
     from archon.progress import Live
+    from archon.session import Session
 
     dataset = FAMILIES[what.family](level=what.levels, problems=what.problems, split=what.split).load()
     place = folder / what.family / pipeline / str(n)
@@ -95,8 +97,9 @@ async def _run(what: Study, pipeline: str, n: int, folder: Path, session: Sessio
             return found
     print(f"{what.family}, {pipeline}, n = {n}", file=sys.stderr)
     graph = sized(pipeline, n).graph()
-    with Live() as live:
-        return await Harness(Plan(dataset, graph, pipeline, samples=n), session, place, live).run()
+    async with Session(models=models, store=place / "store.sqlite", seed=seed) as session:
+        with Live() as live:
+            return await Harness(Plan(dataset, graph, pipeline, samples=n), session, place, live).run()
 
 
 _GROUPS = ("m", "replicas")
@@ -142,25 +145,27 @@ def sized(method: str, n: int) -> Pipeline:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def _of_samples(run: Results, selector: str, budgets: Sequence[int]) -> Curve:
+def _of_samples(run: Results, selector: str, what: Study) -> Curve:
     """What a selector makes of the first so many of independent samples: at k, the mean over all subsets of k."""
-    right = np.stack([_chosen(record, selector, budgets) for record in run.records])
+    right = np.stack([_chosen(record, selector, what.budgets) for record in run.records])
     tokens = np.stack(
-        [
-            np.array([Usage.from_json(r.usage).tokens * k / max(1, len(r.truth)) for k in budgets])
-            for r in run.records
-        ]
+        [np.array([_tokens(r, what) * k / max(1, len(r.truth)) for k in what.budgets]) for r in run.records]
     )
-    return Curve(tuple(budgets), tokens, right)
+    return Curve(what.budgets, tokens, right)
 
 
-def _of_runs(runs: Sequence[Results], budgets: Sequence[int], choice: Any) -> Curve:
+def _tokens(record: Record, what: Study) -> int:
+    usage = Usage.from_json(record.usage)
+    return usage.tokens - (usage.cached_tokens if what.count == "computed" else 0)
+
+
+def _of_runs(runs: Sequence[Results], what: Study, choice: Any) -> Curve:
     """One run for each budget, over the same problems in the same order."""
     by_id = [{record.id: record for record in run.records} for run in runs]
     ids = [record.id for record in runs[0].records]
     right = np.array([[choice(records[i]) for records in by_id] for i in ids])
-    tokens = np.array([[float(Usage.from_json(records[i].usage).tokens) for records in by_id] for i in ids])
-    return Curve(tuple(budgets), tokens, right)
+    tokens = np.array([[float(_tokens(records[i], what)) for records in by_id] for i in ids])
+    return Curve(what.budgets, tokens, right)
 
 
 def _own(record: Record) -> float:
@@ -234,6 +239,13 @@ def _numbers(_: Any, __: Any, text: str) -> tuple[int, ...]:
 @click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True)
 @click.option("--budgets", callback=_numbers, default="1,2,4,8,16,32,64,128", show_default=True)
 @click.option("--methods", default=",".join([*SAMPLED, *SEARCHED]), show_default=True)
+@click.option(
+    "--count",
+    type=click.Choice(["computed", "all"]),
+    default="computed",
+    show_default=True,
+    help="Tokens: without or with those that a prefix cache held.",
+)
 @click.option("--oracle", is_flag=True, help="Judge steps by a reward model that is always right.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
@@ -246,6 +258,7 @@ def main(
     split: str,
     budgets: tuple[int, ...],
     methods: str,
+    count: Literal["computed", "all"],
     oracle: bool,
     seed: int,
     out: Path,
@@ -259,7 +272,8 @@ def main(
         for name in names:
             if name not in SAMPLED:
                 sized(name, 1)
-        curves = asyncio.run(study(Study(family, levels, problems, split, budgets, names), models, out, seed))
+        what = Study(family, levels, problems, split, budgets, names, count)
+        curves = asyncio.run(study(what, models, out, seed))
     except KeyboardInterrupt:
         print("interrupted; what was recorded is kept: run it again to go on", file=sys.stderr)
         sys.exit(130)

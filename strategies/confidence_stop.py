@@ -1,12 +1,10 @@
 """DeepConf: answers are weighed by the writer's own confidence, and those that lose it are cut off as they are written.
 
-Source: Fu et al. 2025, "Deep Think with Confidence" (arXiv 2508.15260), sections 2 and 3. A token's confidence is the
-mean negative log-probability of the likeliest k tokens in its place: the more one of them stands out, the less likely
-the others are, and the higher it is. A group's is the mean over a sliding window of tokens, and an answer's is that of
-its weakest group.
+Source: Fu et al. 2025, "Deep Think with Confidence" (arXiv 2508.15260), section 3. What confidence is, and the paper's
+measures of an answer's: archon/strategies/confidence.py.
 
-`confidence_filter` is the offline form: it takes finished answers and keeps the most confident share of them.
-Cost: none of its own; `sample` asks for the log-probabilities.
+`confidence_filter` is the offline form: it takes finished answers and keeps the most confident share of them, by any of
+the measures. Cost: none of its own; `sample` asks for the log-probabilities.
 
 `confidence_stop` is the online form: the first `warm_up` answers are written to their end, and the confidence that a
 share `keep` of them reaches is the bar. Every further answer is cut off when a group falls below the bar, and nothing
@@ -22,7 +20,7 @@ written so far, which a server's prefix cache holds. The server must continue a 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
@@ -34,54 +32,12 @@ from archon.candidate import Candidate, TokenLogprob, Verdict
 from archon.problem import Problem
 from archon.run import Run
 from archon.stage import NONE, Candidates, Count, Fact, Plan, Stage, Stream
+from archon.strategies.confidence import MEASURES, Measure, bar, confidences, groups, lowest_group
 from archon.strategies.writing import one
 from archon.usage import NOTHING, Usage
 
 NAME = "confidence"
 """What its scores go by."""
-
-# --- confidence -------------------------------------------------------------------------------------
-
-
-def token_confidence(token: TokenLogprob, k: int) -> float | None:
-    """The mean negative log-probability of the k likeliest tokens in this place; None where none are known."""
-    likeliest = sorted((logprob for _, logprob in token.top if math.isfinite(logprob)), reverse=True)[:k]
-    return -math.fsum(likeliest) / len(likeliest) if likeliest else None
-
-
-def confidences(logprobs: Iterable[TokenLogprob] | None, k: int) -> list[float]:
-    """The confidence of every token of which it is known."""
-    return [c for token in logprobs or () if (c := token_confidence(token, k)) is not None]
-
-
-def groups(tokens: Sequence[float], window: int, start: int = 0) -> list[float]:
-    """The mean confidence of each window of so many tokens, of those that end at token `start` or later.
-
-    Of fewer tokens than that there is one group, all of them; of none there is none.
-    """
-    if len(tokens) < window:
-        return [math.fsum(tokens) / len(tokens)] if tokens else []
-    first = max(0, start - window + 1)
-    total = math.fsum(tokens[first : first + window])
-    means = [total / window]
-    for end in range(first + window, len(tokens)):
-        total += tokens[end] - tokens[end - window]
-        means.append(total / window)
-    return means
-
-
-def lowest_group(tokens: Sequence[float], window: int) -> float | None:
-    """The confidence of the weakest group; None where nothing is known."""
-    return min(groups(tokens, window), default=None)
-
-
-def bar(known: Sequence[float], keep: float) -> float:
-    """The confidence that a share `keep` of these reach: their percentile 100 (1 - keep), interpolated."""
-    ordered = sorted(known)
-    place = (1 - keep) * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def _below(value: float, least: float) -> bool:
@@ -97,7 +53,7 @@ class _Confidence(Stage):
     keep: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The share of answers that vote: the paper has 0.1, which saves more, and 0.9, which is safer."""
     window: Annotated[int, Field(ge=1)] = 2048
-    """Tokens of a group. An answer with fewer is one group."""
+    """Tokens of a group, and of the tail. An answer with fewer is one group."""
     top: Annotated[int, Field(ge=1, le=20)] = 20
     """How many of the likeliest tokens a token's confidence is the mean of (k)."""
 
@@ -107,27 +63,33 @@ class _Confidence(Stage):
         return NAME
 
     def scored(
-        self, candidates: Sequence[Candidate], known: Sequence[float | None], run: Run
+        self, candidates: Sequence[Candidate], known: Sequence[float | None], measure: Measure, run: Run
     ) -> list[Candidate]:
         """The candidates, each with its confidence as its score."""
-        verdicts = [Verdict(NAME, None, value, "score", detail="the weakest group") for value in known]
+        verdicts = [Verdict(NAME, None, value, "score", detail=measure) for value in known]
         return run.judged(candidates, verdicts, NAME)
 
 
 class ConfidenceFilter(_Confidence):
-    """Keep the most confident share of candidates, each scored by its weakest group.
+    """Keep the most confident share of candidates, each scored by its confidence.
 
     The candidates need log-probabilities with alternatives (`sample: {logprobs: 20}`). One without them is kept where
     there is room after all others, and has no score. Equally confident ones are kept in their order.
     """
 
+    measure: Measure = "lowest"
+    """What an answer's confidence is the mean of: all tokens (`mean`), the weakest tenth of groups (`bottom`), the
+    weakest group (`lowest`), the last tokens (`tail`)."""
+
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Wait for all, then keep the most confident ones, in sample order."""
         gathered = sorted([c async for c in candidates], key=run.birth)
-        known = [lowest_group(confidences(c.logprobs, self.top), self.window) for c in gathered]
+        measure = MEASURES[self.measure]
+        known = [measure(confidences(c.logprobs, self.top), self.window) for c in gathered]
         order = sorted(range(len(known)), key=lambda i: math.inf if (c := known[i]) is None else -c)
         kept = sorted(order[: math.ceil(self.keep * len(order) - 1e-9)])
-        for candidate in self.scored([gathered[i] for i in kept], [known[i] for i in kept], run):
+        chosen = self.scored([gathered[i] for i in kept], [known[i] for i in kept], self.measure, run)
+        for candidate in chosen:
             yield candidate
 
     def plan(self, incoming: Count) -> Plan:
@@ -291,7 +253,7 @@ class ConfidenceStop(_Confidence):
             logprobs=tuple(trace.logprobs),
             usage=trace.usage,
         )
-        return self.scored([candidate], [known], run)[0]
+        return self.scored([candidate], [known], "lowest", run)[0]
 
     def _agreed(self, votes: Mapping[str, float]) -> bool:
         total = math.fsum(votes.values())

@@ -28,7 +28,7 @@ from archon.stage import Count, Plan
 from archon.strategies.particle_gibbs import Conditional
 from archon.strategies.stepping.conditional import Chain, Kernel, Trajectory
 from archon.strategies.stepping.partial import Partial
-from archon.strategies.stepping.search import Given, Wish, generator
+from archon.strategies.stepping.search import Given, Weigh, Wish, generator
 
 _EXCHANGE = 2**32 - 1
 """The place of exchanges in the random numbers, beside those of the replicas."""
@@ -92,17 +92,20 @@ class ParallelTempering(Conditional):
         none = (0,) * (self.replicas - 1)
         return Replicas(given.seed, given.calibrated, (chain,) * self.replicas, none, none)
 
-    def ask(self, state: Replicas) -> Sequence[Wish]:
+    def ask(self, state: Replicas) -> Sequence[Wish | Weigh]:
         """A step of every particle but the kept ones that is not finished, of all replicas."""
-        return [Wish(partial, count) for chain in state.chains for partial, count in chain.wanted()]
+        kernels = self._kernels(state)
+        return [
+            wish for chain, kernel in zip(state.chains, kernels, strict=True) for wish in chain.wanted(kernel)
+        ]
 
     def tell(self, state: Replicas, grown: Sequence[Sequence[Partial]]) -> Replicas:
         """Weigh and resample; when all sweeps have ended, exchange, and begin the next."""
         came = list(grown)
-        kernels = [self.kernel(state.calibrated, temperature) for temperature in self.temperatures]
+        kernels = self._kernels(state)
         chains = []
         for place, (chain, kernel) in enumerate(zip(state.chains, kernels, strict=True)):
-            count = len(chain.wanted())
+            count = len(chain.wanted(kernel))
             some, came = came[:count], came[count:]
             chains.append(chain.told(some, kernel, state.seed, place))
         state = replace(state, chains=tuple(chains))
@@ -126,6 +129,9 @@ class ParallelTempering(Conditional):
         continuations = (self.n + (self.sweeps - 1) * (self.n - self.replicas)) * self.max_steps
         answers = self.n if self.from_replicas == "all" else self.n // self.replicas
         return self.calls(continuations, answers * self.sweeps)
+
+    def _kernels(self, state: Replicas) -> list[Kernel]:
+        return [self.kernel(state.calibrated, temperature) for temperature in self.temperatures]
 
     def _exchanged(self, state: Replicas, kernels: Sequence[Kernel], sweeps: int) -> Replicas:
         rng = generator(state.seed, _EXCHANGE, sweeps, 0, 0)

@@ -6,11 +6,16 @@ Particle-Based Monte Carlo Methods" (arXiv 2502.01618), for potentials by a proc
 conditional sequential Monte Carlo of the former (`stepping/conditional.py`): the kept answer is never resampled away,
 and is weighed by the score of the same step as the others; in the latter's code it is one step ahead of them.
 Cost: at most n calls per step in the first sweep and n - 1 in each further one, and a score for each. The kept answer
-costs nothing, nor does what is finished.
+costs nothing, nor does what is finished. With ancestor sampling at most n likelihoods more per step of each further
+sweep (the writer reads given text), and as many scores; a reward model that is given every beginning by itself has one
+for each further step that is looked at.
 
 A single filter loses the variety of its early steps, and what it kept it cannot take back. Each sweep begins anew
 beside a good answer, which the others have to match, so n particles in several sweeps need no more memory or width than
-in one. There is no ancestor sampling (`stepping/conditional.py` says why).
+in one. But with few particles and many steps they all come to descend from the kept answer's early steps, and the chain
+moves only at the end. Ancestor sampling (Lindsten, Jordan and Schön 2014, "Particle Gibbs with Ancestor Sampling",
+J. Mach. Learn. Res. 15) lets the kept answer's further steps follow another particle's, by how likely the writer and
+the reward model find them there.
 """
 
 from __future__ import annotations
@@ -23,10 +28,11 @@ from pydantic import Field, model_validator
 
 from archon.stage import Count, Plan
 from archon.strategies.stepping.conditional import Chain, Kernel, Swept
+from archon.strategies.stepping.engine import Manner
 from archon.strategies.stepping.partial import Partial
 from archon.strategies.stepping.resampling import Scheme
-from archon.strategies.stepping.search import Given, Wish
-from archon.strategies.stepping.stage import Stepping
+from archon.strategies.stepping.search import Given, Weigh, Wish
+from archon.strategies.stepping.stage import Stepping, Tokens
 from archon.strategies.stepping.weights import Weighing
 
 
@@ -100,14 +106,49 @@ class ParticleGibbs(Conditional):
 
     n: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     """How many particles a sweep has, the kept one among them. One alone makes one sweep."""
+    ancestor_sampling: bool = False
+    """Before each resampling, draw anew whose beginning the kept answer's further steps follow. The writer has to tell
+    how likely given text is, and to sample by its own probabilities: `temperature` 1, no `top_p`, no stop strings."""
+    ancestor_steps: Annotated[int, Field(ge=1)] | None = 1
+    """By how many of these steps: the more, the nearer to what is exact. null: to the end of the answer, which is
+    exact."""
+
+    @model_validator(mode="after")
+    def _by_the_model_s_own_probabilities(self) -> ParticleGibbs:
+        if not self.ancestor_sampling:
+            return self
+        if self.temperature not in (None, 1.0) or self.top_p not in (None, 1.0):
+            raise ValueError(
+                "`ancestor_sampling` goes by the model's own probabilities: `temperature: 1`, no `top_p`"
+            )
+        if self.stop:
+            raise ValueError(
+                "`ancestor_sampling` cannot tell what ended an answer where there is a `stop` string"
+            )
+        if self.until is not None and isinstance(self.steps, Tokens):
+            raise ValueError(
+                "`ancestor_sampling` with `until` needs steps that end by a delimiter, not by tokens"
+            )
+        return self
+
+    @property
+    def manner(self) -> Manner:
+        """How partial answers are extended, scored and weighed."""
+        return super().manner._replace(weighs=self.ancestor_sampling)
+
+    def kernel(self, calibrated: bool, temperature: float) -> Kernel:
+        """How a sweep weighs and resamples, and whether it draws ancestors."""
+        kernel = super().kernel(calibrated, temperature)
+        return kernel._replace(ancestors=self.ancestor_sampling, ancestor_steps=self.ancestor_steps)
 
     def start(self, given: Given) -> Gibbs:
         """A particle filter."""
         return Gibbs(given.seed, given.calibrated, Chain(self.n, None).again())
 
-    def ask(self, state: Gibbs) -> Sequence[Wish]:
-        """A step of every particle but the kept one that is not finished."""
-        return [Wish(partial, count) for partial, count in state.chain.wanted()]
+    def ask(self, state: Gibbs) -> Sequence[Wish | Weigh]:
+        """A step of every particle but the kept one that is not finished; or how the kept one's next steps weigh after
+        each of them."""
+        return state.chain.wanted(self.kernel(state.calibrated, self.weight_temperature))
 
     def tell(self, state: Gibbs, grown: Sequence[Sequence[Partial]]) -> Gibbs:
         """Weigh and resample; when a sweep has ended, keep one answer by weight, and begin the next."""
@@ -122,9 +163,11 @@ class ParticleGibbs(Conditional):
         return self.given_by(state.chain)
 
     def plan(self, incoming: Count) -> Plan:
-        """At most n continuations per step in the first sweep, n - 1 in the others."""
+        """At most n continuations per step in the first sweep, n - 1 in the others; with ancestor sampling, in these
+        at most n weighed ones per step."""
         continuations = (self.n + (self.sweeps - 1) * (self.n - 1)) * self.max_steps
-        return self.calls(continuations, self.n * self.sweeps)
+        weighed = self.n * (self.sweeps - 1) * self.max_steps if self.ancestor_sampling else 0
+        return self.calls(continuations, self.n * self.sweeps, weighed)
 
 
 def _answers(done: Sequence[Swept]) -> list[Partial]:

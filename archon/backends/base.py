@@ -15,7 +15,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -198,11 +198,16 @@ class ScoreRequest:
         """An upper bound of the tokens read: every reply with the chat before it, and room for templates."""
         return sum(self._bounds)
 
+    @property
+    def _opening(self) -> int:
+        """A bound of the tokens before a reply."""
+        return sum(len(m.content.encode("utf-8", "surrogatepass")) + 32 for m in self.messages) + 32
+
     @cached_property
     def _bounds(self) -> tuple[int, ...]:
-        chat = sum(len(m.content.encode("utf-8", "surrogatepass")) + 32 for m in self.messages) + 32
+        opening = self._opening
         return tuple(
-            chat + sum(len(step.encode("utf-8", "surrogatepass")) + 32 for step in steps)
+            opening + sum(len(step.encode("utf-8", "surrogatepass")) + 32 for step in steps)
             for steps in self.replies
         )
 
@@ -211,16 +216,45 @@ class ScoreRequest:
         return [-(-tokens * bound // self.prompt_bound) for bound in self._bounds]
 
 
+@dataclass(frozen=True)
+class LikelihoodRequest(ScoreRequest):
+    """Given text whose probability is asked for: replies, each cut into steps, of which the first may be a beginning.
+
+    A step's log-probability (natural) is the sum of its tokens', each after everything before it: the model's own
+    distribution, at temperature 1 and without `top_p` and the like, whatever its samples are drawn with. Where a reply
+    is `finished`, the token that ends it counts to its last step. A token that reaches into several steps counts to
+    the last of them. An empty step has the log-probability 0.
+    """
+
+    prompt: str | None = None
+    """Raw text that the replies continue, instead of `messages`."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Server-specific fields of the prompt (`chat_template_kwargs`), as samples are asked for with."""
+
+    def content(self, reply: int) -> dict[str, Any]:
+        """Everything that affects the log-probabilities of one reply, as JSON."""
+        content = {**super().content(reply), "likelihood": True, "extra": dict(self.extra)}
+        return content if self.prompt is None else {**content, "messages": None, "prompt": self.prompt}
+
+    @property
+    def _opening(self) -> int:
+        if self.prompt is None:
+            return super()._opening
+        return len(self.prompt.encode("utf-8", "surrogatepass")) + 32
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The scores of one reply, on the scale that the backend's capabilities name."""
+    """The scores of one reply, on the scale that the backend's capabilities name; or its log-probabilities."""
 
     steps: tuple[float, ...]
     """One per step, each of the reply up to that step's end, where the backend scores `steps`; else one, of
-    the whole. The last is the whole reply's. Finite."""
+    the whole. The last is the whole reply's. Of a `LikelihoodRequest` one per step, of that step. Finite."""
     tokens: Tokens = Tokens()
     requests: int = 1
     """HTTP requests this reply accounts for: 1, or 0 for the others of a request with several replies."""
+    counts: tuple[int, ...] = ()
+    """Of log-probabilities: how many tokens each is the sum of."""
 
 
 class Progress:
@@ -274,7 +308,9 @@ class Capabilities(Value):
     score_scale: Scale = "score"
     """What its scores are: a probability, its logit, or an uncalibrated score."""
     max_replies: Annotated[int, Field(ge=1)] = 1
-    """Replies scored per request."""
+    """Replies scored, or given texts read, per request."""
+    likelihoods: bool = False
+    """Tell the log-probability of given text."""
 
 
 class Backend(Protocol):
@@ -311,6 +347,15 @@ class Scorer(Protocol):
     """What a backend has beside the methods of `Backend` where its capabilities name what it `scores`."""
 
     async def score(self, request: ScoreRequest, progress: Progress) -> Sequence[Scored]:
+        """One per reply, in order. Cancelling aborts; errors are those of `complete`."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What a backend has beside the methods of `Backend` where its capabilities say `likelihoods`."""
+
+    async def likelihoods(self, request: LikelihoodRequest, progress: Progress) -> Sequence[Scored]:
         """One per reply, in order. Cancelling aborts; errors are those of `complete`."""
         ...
 

@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field
 from archon.backends.base import (
     Capabilities,
     Completion,
+    LikelihoodRequest,
     Model,
     Progress,
     Request,
@@ -95,6 +96,9 @@ class Scripted(Model):
     """Start a table over when it is used up, instead of refusing."""
     score: Callable[[str], float] | None = None
     """A function of a reply's text up to a step's end: its score, or an exception to raise (from Python only)."""
+    likelihood: Callable[[str, str, bool], float] | None = None
+    """A function of a reply's beginning, the step after it, and whether the reply ends with that: the step's
+    log-probability, finite, or an exception to raise (from Python only)."""
     scores: Scores = "steps"
     """What of a reply it scores."""
     score_scale: Scale = "probability"
@@ -102,7 +106,7 @@ class Scripted(Model):
     latency: Annotated[float, Field(ge=0)] = 0.0
     """Seconds a sample, or scoring, takes."""
     max_n: Annotated[int, Field(ge=1)] = 1
-    """Samples, and replies to score, that it takes per request."""
+    """Samples, and replies to score or to read, that it takes per request."""
     reports_partial: bool = True
     """Whether it knows how much a cancelled call had generated."""
     identity: str = ""
@@ -121,12 +125,14 @@ class Scripted(Model):
 
 
 class ScriptedBackend:
-    """Plays a script. `calls` and `scored` list what was asked, `cancelled` what was cut off, for tests to see."""
+    """Plays a script. `calls`, `scored` and `read` list what was asked, `cancelled` what was cut off, for tests to
+    see."""
 
     def __init__(self, config: Scripted) -> None:
         self.config = config
         self.calls: list[Call] = []
         self.scored: list[ScoreRequest] = []
+        self.read: list[LikelihoodRequest] = []
         self.cancelled: list[Call] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -141,6 +147,8 @@ class ScriptedBackend:
             mark = f"{config.reply.__module__}.{config.reply.__qualname__}"
         if not mark and config.score is not None:
             mark = f"{config.score.__module__}.{config.score.__qualname__}"
+        if not mark and config.likelihood is not None:
+            mark = f"{config.likelihood.__module__}.{config.likelihood.__qualname__}"
         if not mark:
             table = json.dumps({k: list(v) for k, v in config.replies.items()}, sort_keys=True)
             mark = hashlib.sha256(table.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -165,6 +173,7 @@ class ScriptedBackend:
             scores=None if self.config.score is None else self.config.scores,
             score_scale=self.config.score_scale,
             max_replies=self.config.max_n,
+            likelihoods=self.config.likelihood is not None,
         )
 
     async def complete(
@@ -219,11 +228,8 @@ class ScriptedBackend:
         script = self.config.score
         assert script is not None, "only where its capabilities say so"
         self.scored.append(request)
-        progress.sent = True
         question = sum(len(m.content.split()) for m in request.messages)
-        if self.config.reports_partial:
-            progress.prompt_tokens, progress.completion_tokens = question * len(request.replies), 0
-        await asyncio.sleep(self.config.latency)
+        await self._wait(question * len(request.replies), progress)
         found = []
         for place, steps in enumerate(request.replies):
             least = 1 if self.config.scores == "steps" else len(steps)
@@ -231,6 +237,32 @@ class ScriptedBackend:
             tokens = Tokens(question + len("".join(steps).split()))
             found.append(Scored(scores, tokens, requests=1 if place == 0 else 0))
         return found
+
+    async def likelihoods(self, request: LikelihoodRequest, progress: Progress) -> list[Scored]:
+        """When its latency is over, what the script says of each step. A word is a token, and so is a reply's end."""
+        script = self.config.likelihood
+        assert script is not None, "only where its capabilities say so"
+        self.read.append(request)
+        texts = [m.content for m in request.messages] if request.prompt is None else [request.prompt]
+        question = sum(len(text.split()) for text in texts)
+        await self._wait(question * len(request.replies), progress)
+        found = []
+        for place, steps in enumerate(request.replies):
+            ends = [request.finished and number == len(steps) for number in range(1, len(steps) + 1)]
+            told = tuple(
+                script("".join(steps[:number]), step, end) if step or end else 0.0
+                for number, (step, end) in enumerate(zip(steps, ends, strict=True))
+            )
+            counts = tuple(len(step.split()) + end for step, end in zip(steps, ends, strict=True))
+            tokens = Tokens(question + len("".join(steps).split()))
+            found.append(Scored(told, tokens, requests=1 if place == 0 else 0, counts=counts))
+        return found
+
+    async def _wait(self, prompt_tokens: int, progress: Progress) -> None:
+        progress.sent = True
+        if self.config.reports_partial:
+            progress.prompt_tokens, progress.completion_tokens = prompt_tokens, 0
+        await asyncio.sleep(self.config.latency)
 
     async def close(self) -> None:
         """Nothing to let go of."""

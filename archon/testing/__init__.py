@@ -12,6 +12,7 @@ is a model made of rules, behind such a server or in process (docs/testing.md). 
 """
 
 from archon.testing.backends import BackendCases
+from archon.testing.likelihoods import LikelihoodCases
 from archon.testing.retrievers import RetrieverCases
 from archon.testing.scorers import ScorerCases
 from archon.testing.server import Answer, Asked, StubServer
@@ -23,6 +24,7 @@ __all__ = [
     "Answer",
     "Asked",
     "BackendCases",
+    "LikelihoodCases",
     "RetrieverCases",
     "ScorerCases",
     "StageCases",

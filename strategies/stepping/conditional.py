@@ -14,9 +14,17 @@ it competes for the places of the others, and its own is certain. At the end one
 reference came from the target, so does that one, with any number of particles from 2 on (tested on a world with known
 answers). Steps of the reference are neither written nor scored again.
 
-Ancestor sampling (Lindsten, Jordan and Schön 2014) is not offered: it needs the model's probability of the
-reference's further steps after another particle's, which no sampling call gives, and their potentials there.
-Cost: one step and its score for each free particle that is not finished, in each round.
+With ancestor sampling (Lindsten, Jordan and Schön 2014, "Particle Gibbs with Ancestor Sampling", J. Mach. Learn. Res.
+15) what the reference was up to now may become another particle's beginning, before each resampling: particle i is
+drawn by its weight times the target's ratio of the reference's further steps after i's to i's alone, which is the
+model's probability of those steps there times the potentials they have there. So early steps change although few
+particles reach back to them. The other places are then filled as beside any kept particle. A finished particle has
+nothing after it and is not drawn. What is said and judged of a text depends on all that is before it, so the ratio goes
+to the end of the reference; their section on models without the Markov property cuts it after some steps
+(`ancestor_steps`), which is no longer exact. Potentials beyond the cut are asked for as the reference comes to them.
+
+Cost: one step and its score for each free particle that is not finished, in each round. With ancestor sampling a
+likelihood and a score more for each particle that is not finished, in each round after which the reference goes on.
 """
 
 from __future__ import annotations
@@ -24,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +47,7 @@ from archon.strategies.stepping.resampling import (
     normalised,
     resampled,
 )
-from archon.strategies.stepping.search import generator
+from archon.strategies.stepping.search import Weigh, Wish, generator
 from archon.strategies.stepping.weights import Weighing, log_weight
 
 
@@ -93,6 +102,10 @@ class Kernel(NamedTuple):
     scheme: Scheme = "multinomial"
     threshold: float | None = None
     """Resample where the effective sample size is below this share of the particles; None: always."""
+    ancestors: bool = False
+    """Draw whose beginning the reference's further steps continue."""
+    ancestor_steps: int | None = None
+    """By how many of these steps, where not by all of them."""
 
     def log_target(self, trajectory: Trajectory) -> float:
         """The logarithm of its potentials' product, at the temperature 1."""
@@ -130,6 +143,10 @@ class Sweep:
     round: int = 0
     log_evidence: float = 0.0
     """The logarithm of the product of the mean weights at each resampling before."""
+    weighing: tuple[int, ...] = ()
+    """The places of the particles after which the reference's next steps are to be weighed, before anything else."""
+    known: int | None = None
+    """After how many rounds the reference's potentials are known; None: all of them."""
 
     @property
     def over(self) -> bool:
@@ -147,33 +164,45 @@ def begun(n: int, reference: Trajectory | None = None) -> Sweep:
     return Sweep(n, (Trajectory(),) * n, (0.0,) * n, reference)
 
 
-def wanted(sweep: Sweep) -> list[tuple[Partial, int]]:
-    """The partial answers that are to grow by a step, and how many continuations each is to have."""
+def wanted(sweep: Sweep, kernel: Kernel) -> list[Wish | Weigh]:
+    """The partial answers that are to grow by a step, or those after which the reference's next steps are weighed."""
+    if sweep.weighing:
+        return [_next(sweep, kernel, place) for place in sweep.weighing]
+    return [*_growing(sweep)]
+
+
+def _growing(sweep: Sweep) -> list[Wish]:
     counts: dict[Partial, int] = {}
     for particle in sweep.free:
         if not particle.partial.finished:
             counts[particle.partial] = counts.get(particle.partial, 0) + 1
-    return list(counts.items())
+    return [Wish(partial, count) for partial, count in counts.items()]
 
 
 def told(sweep: Sweep, grown: Sequence[Sequence[Partial]], kernel: Kernel, seed: int, *place: int) -> Sweep:
     """The sweep after what it wanted has come: weighed, and resampled unless it is over.
 
-    Where only the reference goes on, it does so at once.
+    Where only the reference goes on, it does so at once. Where its next steps are to be weighed first, nothing else
+    happens.
     """
-    sweep = _extended(sweep, grown, kernel)
+    weighed = bool(sweep.weighing)
+    if weighed:
+        sweep = _descended(sweep, grown, kernel, generator(seed, *place, sweep.round, 2))
+    else:
+        sweep = _extended(sweep, grown, kernel)
     while not sweep.over:
+        if not weighed and (places := _ancestors(sweep, kernel)):
+            return replace(sweep, weighing=places)
         sweep = _resampled(sweep, kernel, generator(seed, *place, sweep.round, 0))
         if any(not particle.partial.finished for particle in sweep.free):
             break
-        sweep = _extended(sweep, (), kernel)
+        sweep, weighed = _extended(sweep, (), kernel), False
     return sweep
 
 
 def _extended(sweep: Sweep, grown: Sequence[Sequence[Partial]], kernel: Kernel) -> Sweep:
     """One step further, and weighed; without those of which no continuation has come."""
-    names = [partial for partial, _ in wanted(sweep)]
-    left = {name: list(some) for name, some in zip(names, grown, strict=True)}
+    left = {wish.partial: list(some) for wish, some in zip(_growing(sweep), grown, strict=True)}
     particles, log_weights = [], []
     for place, (before, log) in enumerate(zip(sweep.particles, sweep.log_weights, strict=True)):
         if sweep.reference is not None and place == 0:
@@ -192,7 +221,7 @@ def _extended(sweep: Sweep, grown: Sequence[Sequence[Partial]], kernel: Kernel) 
 def _resampled(sweep: Sweep, kernel: Kernel, rng: np.random.Generator) -> Sweep:
     """With n particles of equal weight, where it is time for that."""
     logs = sweep.log_weights
-    if kernel.threshold is not None and ess(logs) >= kernel.threshold * sweep.n:
+    if not _due(sweep, kernel):
         return sweep
     weights = normalised(logs)
     if sweep.reference is None:
@@ -205,6 +234,108 @@ def _resampled(sweep: Sweep, kernel: Kernel, rng: np.random.Generator) -> Sweep:
         log_weights=(0.0,) * sweep.n,
         log_evidence=sweep.log_evidence + log_mean(logs),
     )
+
+
+def _due(sweep: Sweep, kernel: Kernel) -> bool:
+    return kernel.threshold is None or ess(sweep.log_weights) < kernel.threshold * sweep.n
+
+
+# --- ancestor sampling -----------------------------------------------------------------------------
+
+
+def _ancestors(sweep: Sweep, kernel: Kernel) -> tuple[int, ...]:
+    """The places of the particles one of which is to be the reference's beginning; that of the reference alone where
+    only its next potential is not known."""
+    reference = sweep.reference
+    if not kernel.ancestors or reference is None or sweep.round >= len(reference.marks):
+        return ()
+    places = [place for place, particle in enumerate(sweep.particles) if not particle.partial.finished]
+    if len(places) > 1 and _due(sweep, kernel):
+        return tuple(places)
+    return (0,) if sweep.known is not None and sweep.known <= sweep.round else ()
+
+
+def _end(sweep: Sweep, reference: Trajectory, kernel: Kernel) -> int:
+    """The round of the reference up to which it is weighed."""
+    rounds = len(reference.marks)
+    return rounds if kernel.ancestor_steps is None else min(rounds, sweep.round + kernel.ancestor_steps)
+
+
+def _next(sweep: Sweep, kernel: Kernel, place: int) -> Weigh:
+    """The reference's next steps after a particle's."""
+    reference = sweep.reference
+    assert reference is not None
+    end = _end(sweep, reference, kernel)
+    cuts = [mark.steps for mark in reference.marks[sweep.round - 1 : end]]
+    rounds = tuple(reference.partial.steps[start:stop] for start, stop in pairwise(cuts))
+    ending = reference.partial.ending if end == len(reference.marks) else None
+    return Weigh(sweep.particles[place].partial, rounds, ending)
+
+
+def _descended(
+    sweep: Sweep, told: Sequence[Sequence[Partial]], kernel: Kernel, rng: np.random.Generator
+) -> Sweep:
+    """With the beginning of the reference drawn, which takes the place of the first particle. It stays the reference's
+    own where nothing was told of that."""
+    reference = sweep.reference
+    assert reference is not None
+    end, weighing = _end(sweep, reference, kernel), sweep.weighing
+    sweep = replace(sweep, weighing=())
+    grafts = [
+        grafted(sweep.particles[place], reference, some) for place, some in zip(weighing, told, strict=True)
+    ]
+    if not told[0]:
+        return sweep
+    logs = [
+        sweep.log_weights[place] + _log_ratio(graft, some, range(sweep.round, end), kernel)
+        if some
+        else -math.inf
+        for place, graft, some in zip(weighing, grafts, told, strict=True)
+    ]
+    chosen = int(resampled(normalised(logs), 1, "multinomial", rng)[0])
+    place, known = weighing[chosen], None if end == len(reference.marks) else end
+    if place == 0 and sweep.known is None:
+        return sweep
+    particles, log_weights = list(sweep.particles), list(sweep.log_weights)
+    particles[place], particles[0] = particles[0], grafts[chosen].at(sweep.round)
+    log_weights[0], log_weights[place] = log_weights[place], log_weights[0]
+    return replace(
+        sweep,
+        particles=tuple(particles),
+        log_weights=tuple(log_weights),
+        reference=grafts[chosen],
+        known=known,
+    )
+
+
+def _log_ratio(graft: Trajectory, told: Sequence[Partial], rounds: range, kernel: Kernel) -> float:
+    """The logarithm of the target's ratio of some rounds' steps to what is before them."""
+    gains = (kernel.log_gain(graft, round) for round in rounds)
+    return math.fsum((*(partial.logprob for partial in told), *gains))
+
+
+def grafted(beginning: Trajectory, reference: Trajectory, told: Sequence[Partial]) -> Trajectory:
+    """A trajectory that has come as far as the reference's beginning, with the reference's further rounds after it:
+    as they were judged there, and not judged where nothing was told."""
+    start = len(beginning.marks)
+    old, new, whole = reference.at(start).partial, beginning.partial, reference.partial
+    marks = list(beginning.marks)
+    for number, mark in enumerate(reference.marks[start:]):
+        value = told[number].value if number < len(told) else None
+        steps, tokens = mark.steps - len(old.steps), mark.tokens - old.tokens
+        marks.append(Mark(len(new.steps) + steps, new.tokens + tokens, value))
+    partial = Partial(
+        steps=(*new.steps, *whole.steps[len(old.steps) :]),
+        scores=told[-1].scores if told else (),
+        value=marks[-1].value,
+        ending=(told[-1].ending if told else None) or whole.ending,
+        tokens=marks[-1].tokens,
+        samples=(*new.samples, *whole.samples[start:]),
+    )
+    return Trajectory(partial, tuple(marks))
+
+
+# --- resampling beside one that is kept ------------------------------------------------------------
 
 
 def conditional(weights: Floats, n: int, scheme: Scheme, rng: np.random.Generator) -> Indices:
@@ -282,9 +413,9 @@ class Chain:
         """With the next sweep begun: a particle filter where there is no reference."""
         return replace(self, sweep=begun(self.n, self.reference))
 
-    def wanted(self) -> list[tuple[Partial, int]]:
+    def wanted(self, kernel: Kernel) -> list[Wish | Weigh]:
         """What its sweep wants."""
-        return [] if self.sweep is None else wanted(self.sweep)
+        return [] if self.sweep is None else wanted(self.sweep, kernel)
 
     def told(self, grown: Sequence[Sequence[Partial]], kernel: Kernel, seed: int, *place: int) -> Chain:
         """After what it wanted has come. When its sweep is over, the next reference is drawn."""

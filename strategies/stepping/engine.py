@@ -6,7 +6,8 @@ beginning continued are one draw of several samples. What is finished is never a
 answers of a round are scored together; equal ones once.
 
 Cost of a round: one call per continuation that is wanted, and one per further step of a roll-out (one in all where it
-goes to the end); a reward model's call for each new partial answer, or per batch of them where it takes several.
+goes to the end); a reward model's call for each new partial answer, or per batch of them where it takes several. What
+is given and only weighed costs a reading by the writer, and as much of the reward model.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any, NamedTuple
 from archon.backends.base import Request, Sampling
 from archon.candidate import Candidate, Scale
 from archon.errors import CapabilityError
-from archon.run import Run
+from archon.run import Likelihood, Run
 from archon.steps import Aggregation, Steps, aggregated, convert
 from archon.strategies.stepping.continuing import Rules, continued
 from archon.strategies.stepping.partial import Partial
-from archon.strategies.stepping.search import Wish
+from archon.strategies.stepping.search import Weigh, Wish
+from archon.strategies.stepping.weighing import closed, joined, likely, reply
 from archon.usage import NOTHING, Usage
 
 
@@ -43,6 +45,8 @@ class Manner(NamedTuple):
     reward: str | None
     """Which reward model scores; None: the writer's own certainty."""
     aggregate: Aggregation
+    weighs: bool = False
+    """Whether the writer is to tell how likely given continuations are."""
 
 
 class _Ask(NamedTuple):
@@ -59,7 +63,8 @@ class Engine:
     """Extends and scores the partial answers of one problem.
 
     Raises, before anything is spent, CapabilityError where the writer cannot continue a given beginning or does not
-    tell what ended a step, or the reward model cannot score a beginning; UnknownName; UnpricedModel.
+    tell what ended a step, or the reward model cannot score a beginning; where given continuations are to be weighed,
+    also where the writer cannot, or samples otherwise than by its own probabilities; UnknownName; UnpricedModel.
     """
 
     def __init__(self, manner: Manner, run: Run) -> None:
@@ -87,6 +92,9 @@ class Engine:
                 "(`steps: {tokens: 64}`), or, if this server says it, set `tells_stop` in the model's `capabilities`"
             )
         writer.check(Request(problem.messages, None, "a beginning", self._step), run.meter)
+        if manner.weighs:
+            writer.check_likelihoods(run.meter)
+            _check_own(manner.model, session.sampling(manner.model, manner.sampling), stops)
         unlimited = manner.sampling.model_copy(update={"max_tokens": None})
         self._most = session.sampling(manner.model, unlimited).max_tokens
         """The model's own limit on new tokens."""
@@ -109,8 +117,16 @@ class Engine:
         """What writing all its steps used."""
         return sum((self._usage.get(sample, NOTHING) for sample in partial.samples), NOTHING)
 
-    async def grow(self, wishes: Sequence[Wish]) -> list[list[Partial]]:
+    async def grow(self, wishes: Sequence[Wish | Weigh]) -> list[list[Partial]]:
         """The continuations of each wish, scored; fewer where calls failed or a budget ran out."""
+        growing = [wish for wish in wishes if isinstance(wish, Wish)]
+        if len(growing) == len(wishes):
+            return await self._grown(growing)
+        weighing = [wish for wish in wishes if isinstance(wish, Weigh)]
+        grown, weighed = map(iter, await self._run.gather(self._grown(growing), self._weighed(weighing)))
+        return [next(grown if isinstance(wish, Wish) else weighed) for wish in wishes]
+
+    async def _grown(self, wishes: Sequence[Wish]) -> list[list[Partial]]:
         asks = [(wish.partial, wish.n, _Ask(wish.partial.text)) for wish in wishes]
         grown = await self._extended(asks)
         looked = await self._looked_ahead(
@@ -191,6 +207,49 @@ class Engine:
         most = min((limit for limit in limits if limit is not None), default=None)
         return _Ask(end.text, wish.greedy, True, most)
 
+    # --- weighing ----------------------------------------------------------------------------------
+
+    async def _weighed(self, wishes: Sequence[Weigh]) -> list[list[Partial]]:
+        """What each makes of its beginning, with how likely that is."""
+        certain = self._rules.certain
+        made = [joined(wish, self._rules) for wish in wishes]
+        likelihoods: list[Sequence[Likelihood] | None] = [None] * len(wishes)
+
+        async def read(finished: bool) -> None:
+            some = [i for i, wish in enumerate(wishes) if made[i] and closed(wish, self._rules) is finished]
+            if not some:
+                return
+            replies = [reply(wishes[i], each=certain) for i in some]
+            manner = self._manner
+            told = await self._run.likelihoods(
+                manner.model, replies, system=manner.system, sampling=manner.sampling, finished=finished
+            )
+            for i, one in zip(some, told, strict=True):
+                likelihoods[i] = one
+
+        scored: list[tuple[float, ...] | None] = []
+
+        async def score(reward: str) -> None:
+            """Of what each ends in, and of the same steps without an end where the last round adds that alone."""
+            scored.extend(await self._told(reward, [end for some in made for end in _distinct(some)]))
+
+        judging = () if self._manner.reward is None else (score(self._manner.reward),)
+        await self._run.gather(read(False), read(True), *judging)
+        scores = iter(scored)
+        found: list[list[Partial]] = []
+        for wish, some, told in zip(wishes, made, likelihoods, strict=True):
+            known = {end: None if certain else next(scores) for end in _distinct(some)}
+            if not some or told is None or (not certain and None in known.values()):
+                found.append([])
+                continue
+            last = known.get(some[-1]) or ()
+            judged = []
+            for partial, weighed in zip(some, likely(wish, some, told, certain=certain), strict=True):
+                own = weighed.scores if certain else known.get(partial) or last[: len(partial.steps)]
+                judged.append(self._judged(weighed, own))
+            found.append(judged)
+        return found
+
     # --- scoring -----------------------------------------------------------------------------------
 
     async def _scored(self, partials: Sequence[Partial]) -> list[Partial]:
@@ -226,3 +285,23 @@ class Engine:
         if partial.ahead is not None:
             partial = replace(partial, ahead=partial.ahead.judged(scores, value))
         return partial.judged(scores[: len(partial.steps)], value)
+
+
+def _distinct(joined: Sequence[Partial]) -> list[Partial]:
+    """The last, and before it what has as many steps: their scores are not among its own."""
+    return [partial for partial in joined if len(partial.steps) == len(joined[-1].steps)]
+
+
+def _check_own(model: str, sampling: Sampling, stops: Sequence[str]) -> None:
+    """Raise CapabilityError where samples do not come by the model's own probabilities, or do not end by them."""
+    cut = sampling.top_k is not None or sampling.top_p not in (None, 1.0) or sampling.min_p not in (None, 0.0)
+    if sampling.temperature != 1.0 or cut:
+        raise CapabilityError(
+            f"given text is weighed by the probabilities of model {model!r} itself, and its samples are not drawn by "
+            "them. Set `temperature: 1`, and leave out `top_p`, `top_k` and `min_p`"
+        )
+    if stops:
+        raise CapabilityError(
+            f"given text is weighed with its end, and stop strings ({', '.join(map(repr, stops))}) may end an answer "
+            f"of model {model!r} as well as the model itself, which cannot be told apart. Leave them out"
+        )

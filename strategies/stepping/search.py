@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
-from archon.strategies.stepping.partial import Partial
+from archon.strategies.stepping.partial import Ending, Partial
 
 S = TypeVar("S")
 
@@ -43,6 +43,22 @@ class Wish(NamedTuple):
     """Whether those further steps are the model's likeliest (temperature 0), or sampled as the others are."""
 
 
+class Weigh(NamedTuple):
+    """What a search wants to know of a continuation that it has: how likely the writer finds it after this partial
+    answer, and what the answer is judged by then."""
+
+    partial: Partial
+    rounds: tuple[tuple[str, ...], ...]
+    """What is added, round by round: usually one step, or none where only the end is."""
+    ending: Ending | None = None
+    """Why nothing is added any more; None where more would follow."""
+
+    @property
+    def n(self) -> int:
+        """How many partial answers come of it: one for each round."""
+        return len(self.rounds)
+
+
 class Search(Protocol[S]):
     """An algorithm. All of it is pure."""
 
@@ -50,7 +66,7 @@ class Search(Protocol[S]):
         """The state before anything is written."""
         ...
 
-    def ask(self, state: S) -> Sequence[Wish]:
+    def ask(self, state: S) -> Sequence[Wish | Weigh]:
         """What is wanted next; nothing where the search is over. Only partial answers that are not finished."""
         ...
 
@@ -58,7 +74,8 @@ class Search(Protocol[S]):
         """The state after what was asked for has come: the continuations of each wish, in order.
 
         Fewer than were wanted, or none, where calls failed. What is scored has a `value`; one whose scoring failed
-        has None.
+        has None. Of a `Weigh` the partial answer after each of its rounds, with the log-probability of what that
+        added; nothing where calls failed or the writer could not have come to it.
         """
         ...
 

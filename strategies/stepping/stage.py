@@ -21,7 +21,7 @@ from archon.stage import Candidates, Count, Fact, Plan, Stage, Stream
 from archon.steps import Aggregation, Steps
 from archon.strategies.stepping.engine import Engine, Manner
 from archon.strategies.stepping.partial import Ending, Partial
-from archon.strategies.stepping.search import Given, Wish
+from archon.strategies.stepping.search import Given, Weigh, Wish
 
 _FINISH: dict[Ending | None, Finish] = {
     "stop": "stop",
@@ -94,7 +94,7 @@ class Stepping(Stage):
         raise NotImplementedError
 
     @abstractmethod
-    def ask(self, state: Any) -> Sequence[Wish]:
+    def ask(self, state: Any) -> Sequence[Wish | Weigh]:
         """What is wanted next; nothing where the search is over."""
         raise NotImplementedError
 
@@ -184,7 +184,9 @@ class Stepping(Stage):
         """The writer and the reward model."""
         return (self.model,) if self.reward is None else (self.model, self.reward)
 
-    def calls(self, continuations: int, answers: int) -> Plan:
-        """The plan of a search that wants at most so many continuations, and ends with at most so many answers."""
-        judged = 0 if self.reward is None else continuations
-        return Plan(Count(1, continuations + judged), Count(0, answers))
+    def calls(self, continuations: int, answers: int, weighed: int = 0) -> Plan:
+        """The plan of a search that wants at most so many continuations, and so many given ones weighed, and ends with
+        at most so many answers."""
+        wanted = continuations + weighed
+        judged = 0 if self.reward is None else wanted
+        return Plan(Count(1, wanted + judged), Count(0, answers))

@@ -115,7 +115,12 @@ _VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
         ({"n", "replicas", "ladder", "burn_in"}, {}),
         ({"n"}, {"n": 30, "replicas": 3, "ladder": (0.5, 1.0, 4.0), "sweeps": 5, "burn_in": 4}),
     ],
-    "ParticleGibbs": [({"burn_in"}, {}), (set(), {"sweeps": 5, "burn_in": 4})],
+    "ParticleGibbs": [
+        ({"burn_in", "ancestor_sampling"}, {}),
+        ({"ancestor_sampling"}, {"sweeps": 5, "burn_in": 4}),
+        ({"burn_in", "temperature", "top_p", "stop", "until"}, {"ancestor_sampling": True}),
+        ({"burn_in", "steps"}, {"ancestor_sampling": True, "temperature": 1.0, "top_p": None, "stop": ()}),
+    ],
     "PlanSearch": [
         ({"sketch", "keep", "subset", "layers"}, {}),
         ({"sketch", "fix", "pseudocode"}, {"sketch": False, "fix": False, "pseudocode": False, "n": 8}),

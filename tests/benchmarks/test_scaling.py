@@ -55,8 +55,9 @@ def test_a_study_runs_is_read_and_is_not_run_again(tmp_path: Path) -> None:
         )
         assert curve["tokens"] == sorted(curve["tokens"])
     run = Results.read(tmp_path / "arith" / "beam_search" / "4")
-    tokens = [Usage.from_json(record.usage).tokens for record in run.records]
-    assert line["arith"]["beam_search"]["tokens"][2] == pytest.approx(sum(tokens) / 4)
+    used = [Usage.from_json(record.usage) for record in run.records]
+    tokens = line["arith"]["beam_search"]["tokens"][2]
+    assert tokens == pytest.approx(sum(u.tokens - u.cached_tokens for u in used) / 4)
     assert "reward" in run.data["by_model"], "what the reward model reads counts"
     assert {*json.loads((tmp_path / "scaling.json").read_text())} == {"arith", "rates"}
     assert (tmp_path / "scaling_arith.png").exists()
@@ -64,6 +65,11 @@ def test_a_study_runs_is_read_and_is_not_run_again(tmp_path: Path) -> None:
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 0 and json.loads(again.stdout.splitlines()[-1]) == line
     assert "n = " not in again.stderr, "nothing is run again"
+    everything = CliRunner().invoke(main, [*arguments, "--count", "all"])
+    counted = json.loads(everything.stdout.splitlines()[-1])["arith"]["beam_search"]
+    assert counted["tokens"][2] == pytest.approx(sum(u.tokens for u in used) / 4)
+    assert counted["tokens"][2] > tokens
+    assert counted["accuracy"] == line["arith"]["beam_search"]["accuracy"]
 
 
 def test_a_method_that_does_not_exist_is_refused_before_anything_runs(tmp_path: Path) -> None:

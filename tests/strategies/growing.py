@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from archon.strategies.stepping.partial import Ending, Partial
-from archon.strategies.stepping.search import Given, Search, Wish, dumped, loaded
+from archon.strategies.stepping.search import Given, Search, Weigh, Wish, dumped, loaded
 
 Step = tuple[str, Ending | None] | None
 """What is written, and why nothing follows; None where the call failed."""
@@ -25,6 +25,10 @@ class World:
     asked: list[list[tuple[str, int]]] = field(default_factory=list)
     """Round by round, what was to be continued and how often."""
     handed: Counter[str] = field(default_factory=Counter)
+    likely: Callable[[str, str], float | None] = lambda before, text: -1.0
+    """The log-probability of a text after another; None where that call fails."""
+    weighed: list[list[str]] = field(default_factory=list)
+    """Round by round, what the given continuations make of their beginnings."""
 
     def draw(self, partial: Partial) -> Partial | None:
         """The next continuation of one beginning."""
@@ -43,11 +47,34 @@ class World:
             samples=(*partial.samples, f"{partial.text}#{number}"),
         )
 
-    def grow(self, wishes: Sequence[Wish]) -> list[list[Partial]]:
+    def grow(self, wishes: Sequence[Wish | Weigh]) -> list[list[Partial]]:
         """What became of a round's wishes."""
-        self.asked.append([(wish.partial.text, wish.n) for wish in wishes])
-        grown = [[self.draw(wish.partial) for _ in range(wish.n)] for wish in wishes]
-        return [[partial for partial in some if partial is not None] for some in grown]
+        asked = [(wish.partial.text, wish.n) for wish in wishes if isinstance(wish, Wish)]
+        if asked:
+            self.asked.append(asked)
+        if len(asked) < len(wishes):
+            self.weighed.append([])
+        return [self.weigh(wish) if isinstance(wish, Weigh) else self.drawn(wish) for wish in wishes]
+
+    def drawn(self, wish: Wish) -> list[Partial]:
+        """The next continuations of one beginning."""
+        some = [self.draw(wish.partial) for _ in range(wish.n)]
+        return [partial for partial in some if partial is not None]
+
+    def weigh(self, wish: Weigh) -> list[Partial]:
+        """What a given continuation makes of its beginning."""
+        assert not wish.partial.finished and wish.rounds, "nothing follows a finished answer"
+        found: list[Partial] = []
+        steps = wish.partial.steps
+        for number, added in enumerate(wish.rounds, 1):
+            logprob = self.likely("".join(steps), "".join(added))
+            if logprob is None:
+                return []
+            steps = (*steps, *added)
+            ending = wish.ending if number == len(wish.rounds) else None
+            found.append(Partial(steps, value=self.value("".join(steps)), ending=ending, logprob=logprob))
+        self.weighed[-1].append(found[-1].text)
+        return found
 
 
 def searched(search: Search[Any], world: World, *, rounds: int = 1000) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any, Literal, TypeVar
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archon.strategies.stepping.partial import Partial
-from archon.strategies.stepping.search import Given, Search, Wish
+from archon.strategies.stepping.search import Given, Search, Weigh, Wish
 
 S = TypeVar("S")
 Path = tuple[int, ...]
@@ -62,16 +62,33 @@ class HMM:
         """The states of a partial answer."""
         return tuple(int(step) for step in partial.steps)
 
-    def grow(self, wishes: Sequence[Wish], rng: np.random.Generator) -> list[list[Partial]]:
+    def grow(self, wishes: Sequence[Wish | Weigh], rng: np.random.Generator) -> list[list[Partial]]:
         """What was asked for, by the model's own probabilities."""
         grown = []
         for wish in wishes:
             path = self.path(wish.partial)
+            if isinstance(wish, Weigh):
+                grown.append(self.weighed(path, wish))
+                continue
             assert not wish.partial.finished, f"{path} is finished, and asked for again"
             edges = np.cumsum(self.next(path))
             drawn = np.searchsorted(edges / edges[-1], rng.random(wish.n), side="right")
             grown.append([self.partial((*path, int(x))) for x in drawn])
         return grown
+
+    def weighed(self, path: Path, wish: Weigh) -> list[Partial]:
+        """What given steps make of these states, with their log-probabilities; nothing where they are impossible."""
+        assert not wish.partial.finished and wish.rounds, "nothing follows a finished answer"
+        found = []
+        for added in wish.rounds:
+            (step,) = added
+            chance = self.next(path)[int(step)]
+            if not chance:
+                return []
+            path = (*path, int(step))
+            found.append(replace(self.partial(path), logprob=math.log(chance), logprobs=1))
+        assert found[-1].ending == wish.ending
+        return found
 
     # --- probabilities -----------------------------------------------------------------------------
 

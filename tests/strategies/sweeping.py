@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archon.strategies.stepping.conditional import Chain, Kernel, Trajectory
-from archon.strategies.stepping.search import Wish
 from archon.strategies.stepping.weights import log_weight
 from tests.strategies.hmm import HMM, Path
 
@@ -68,7 +67,7 @@ def swept(chain: Chain, world: HMM, kernel: Kernel, seed: int) -> Chain:
     rng = np.random.default_rng([seed, 5])
     chain = chain.again()
     while chain.sweep is not None:
-        wishes = [Wish(partial, count) for partial, count in chain.wanted()]
+        wishes = chain.wanted(kernel)
         assert wishes, "a sweep that is not over wants something"
         chain = chain.told(world.grow(wishes, rng), kernel, seed)
     return chain

@@ -1,15 +1,11 @@
-"""DeepConf: confidence by hand, what the bar lets through, and what an answer that is cut off costs."""
+"""DeepConf: what the bar lets through, and what an answer that is cut off costs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from archon.backends.base import Tokens
 from archon.backends.scripted import Call, Reply, Scripted
@@ -17,15 +13,8 @@ from archon.budget import Budget, Budgets
 from archon.candidate import Candidate, Outcome, TokenLogprob
 from archon.errors import CapabilityError
 from archon.stage import Stage
-from archon.strategies.confidence_stop import (
-    ConfidenceFilter,
-    ConfidenceStop,
-    bar,
-    confidences,
-    groups,
-    lowest_group,
-    token_confidence,
-)
+from archon.strategies.confidence import confidences
+from archon.strategies.confidence_stop import ConfidenceFilter, ConfidenceStop
 from archon.strategies.sample import Sample
 from archon.strategies.weighted_vote import WeightedVote
 from archon.testing import StageCases
@@ -49,53 +38,6 @@ class TestConfidenceStop(StageCases):
 
     async def test_one_candidate_is_enough(self) -> None:
         """A source begins as many as it is told to."""
-
-
-# --- by hand ----------------------------------------------------------------------------------------
-
-
-def test_a_token_is_as_confident_as_its_alternatives_are_unlikely() -> None:
-    known = TokenLogprob("a", -0.2, (("a", -0.2), ("b", -2.0), ("c", -3.8), ("d", -9.0)))
-    assert token_confidence(known, 3) == pytest.approx((0.2 + 2.0 + 3.8) / 3)
-    assert token_confidence(known, 20) == pytest.approx((0.2 + 2.0 + 3.8 + 9.0) / 4)
-    sampled_last = TokenLogprob("d", -9.0, (("d", -9.0), ("a", -0.2), ("b", -2.0)))
-    assert token_confidence(sampled_last, 2) == pytest.approx(1.1), "the likeliest, in whatever order"
-    assert token_confidence(TokenLogprob("a", -0.2), 3) is None
-    impossible = TokenLogprob("a", 0.0, (("a", 0.0), ("b", -math.inf)))
-    assert token_confidence(impossible, 2) == 0.0, "what cannot be is no alternative"
-
-
-def test_a_sure_distribution_is_more_confident_than_a_flat_one() -> None:
-    def of(*probabilities: float) -> float | None:
-        return token_confidence(
-            TokenLogprob("a", 0.0, tuple((str(i), math.log(p)) for i, p in enumerate(probabilities))), 4
-        )
-
-    sure, flat = of(0.97, 0.01, 0.01, 0.01), of(0.25, 0.25, 0.25, 0.25)
-    assert sure is not None and flat == pytest.approx(math.log(4)) and sure > 2 * math.log(4)
-
-
-def test_groups_slide_over_the_tokens() -> None:
-    tokens = [4.0, 2.0, 6.0, 1.0, 1.0]
-    assert groups(tokens, 2) == [3.0, 4.0, 3.5, 1.0]
-    assert groups(tokens, 2, start=3) == [3.5, 1.0], "windows that end at token 3 or later"
-    assert groups(tokens, 5) == [2.8] == groups(tokens, 9), "fewer tokens than a window are one group"
-    assert groups([], 2) == []
-    assert lowest_group(tokens, 2) == 1.0 and lowest_group([], 2) is None
-
-
-@given(st.lists(st.floats(0, 20), min_size=1, max_size=40), st.integers(1, 45), st.integers(0, 39))
-def test_groups_are_the_means_of_windows(tokens: list[float], window: int, start: int) -> None:
-    naive = [np.mean(tokens[i : i + window]) for i in range(len(tokens) - window + 1)]
-    assert groups(tokens, window) == pytest.approx(naive or [np.mean(tokens)], abs=1e-9)
-    if naive and start < len(tokens):
-        late = [m for i, m in enumerate(naive) if i + window - 1 >= start]
-        assert groups(tokens, window, start) == pytest.approx(late, abs=1e-9)
-
-
-@given(st.lists(st.floats(0, 30), min_size=1, max_size=30), st.floats(0.01, 1))
-def test_the_bar_is_the_percentile(known: list[float], keep: float) -> None:
-    assert bar(known, keep) == pytest.approx(float(np.percentile(known, 100 * (1 - keep))), abs=1e-9)
 
 
 # --- offline ----------------------------------------------------------------------------------------
@@ -137,6 +79,25 @@ def test_the_most_confident_share_votes_with_its_confidence() -> None:
     everybody = Sample(n=6, logprobs=2) | ConfidenceFilter(keep=1, window=1, top=2) | WeightedVote()
     outcome, _ = patiently(solved(everybody, model, NUMBER, store=InstantStore()))
     assert outcome.chosen is not None and outcome.chosen.index == 0, "2 + 1 + 4 + 4 for 1, 9 + 1 for 2"
+
+
+@pytest.mark.parametrize(
+    ("measure", "kept", "scores"),
+    [
+        ("mean", [0, 2], [5.0, 4.75]),
+        ("bottom", [1, 3], [4.0, 3.5]),
+        ("lowest", [1, 3], [4.0, 3.5]),
+        ("tail", [2, 3], [9.5, 5.0]),
+    ],
+)
+def test_answers_are_kept_and_weighed_by_the_measure_that_is_asked_for(
+    measure: Any, kept: list[int], scores: list[float]
+) -> None:
+    model = traces(("1", [9, 9, 1, 1]), ("2", [4, 4, 4, 4]), ("3", [0, 0, 9, 10]), ("4", [4, 3, 5, 5]))
+    offline = Sample(n=4, logprobs=2) | ConfidenceFilter(measure=measure, keep=0.5, window=2, top=2)
+    outcome, _ = patiently(solved(offline, model, NUMBER, store=InstantStore()))
+    assert weigh(outcome) == {i: pytest.approx(score) for i, score in zip(kept, scores, strict=True)}
+    assert all(c.verdicts["confidence"].detail == measure for c in outcome.final)
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(0.01, 1), (0.1, 1), (0.3, 3), (0.31, 4), (1.0, 10)])

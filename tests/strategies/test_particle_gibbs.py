@@ -26,7 +26,7 @@ from archon.strategies.stepping import conditional
 from archon.strategies.stepping.conditional import Chain, Kernel, Mark, Sweep, Trajectory
 from archon.strategies.stepping.partial import Partial
 from archon.strategies.stepping.resampling import Floats, Scheme, resampled
-from archon.strategies.stepping.search import Wish, dumped, generator, loaded
+from archon.strategies.stepping.search import dumped, generator, loaded
 from archon.testing import StageCases
 from tests.strategies.growing import World, searched, texts
 from tests.strategies.hmm import played, smoothed, within
@@ -166,7 +166,7 @@ def test_the_reference_is_among_the_particles_at_every_step_and_costs_nothing() 
         while chain.sweep is not None:
             sweep = chain.sweep
             assert sweep.particles[0] == kept.at(sweep.round)
-            wishes = [Wish(partial, n) for partial, n in chain.wanted()]
+            wishes = chain.wanted(POTENTIALS)
             asked += sum(wish.n for wish in wishes)
             chain = chain.told(WORLD.grow(wishes, rng), POTENTIALS, seed)
         assert asked == 3 * 3

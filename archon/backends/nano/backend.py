@@ -11,8 +11,10 @@ are the model's own, before the temperature. What differs from vLLM: design/nano
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +22,7 @@ from pydantic import Field
 from archon.backends.base import (
     Capabilities,
     Completion,
+    LikelihoodRequest,
     Model,
     Progress,
     Request,
@@ -125,6 +128,8 @@ class NanoBackend:
             truncation_params=True,
             aborts=True,
             max_tokens=self._shape.positions - 1,
+            max_replies=256,
+            likelihoods=True,
         )
 
     async def complete(
@@ -165,31 +170,64 @@ class NanoBackend:
                 f"{self._name!r} is a language model and scores nothing; use `weights: prm`"
             )
         read = [self._places(request, steps) for steps in request.replies]
-        progress.prompt_tokens, progress.completion_tokens = sum(len(tokens) for tokens, _ in read), 0
+        messages = [{"op": "score", "tokens": tokens, "places": places} for tokens, places in read]
+        told = await self._told(messages, progress)
+        return [
+            Scored(
+                tuple(one["numbers"]), Tokens(len(tokens), cached=one["cached"]), requests=int(number == 0)
+            )
+            for number, (one, (tokens, _)) in enumerate(zip(told, read, strict=True))
+        ]
+
+    async def likelihoods(self, request: LikelihoodRequest, progress: Progress) -> Sequence[Scored]:
+        """By one reading of each reply; a token is a character, so that none reaches into two steps."""
+        self._check_writes(request.extra)
+        raw = request.prompt
+        opening = alphabet.chat(request.messages) if raw is None else alphabet.raw(raw)
+        messages: list[Mapping[str, Any]] = []
+        sizes = []
+        for steps in request.replies:
+            parts = [alphabet.encode(step) for step in steps]
+            if request.finished:
+                parts[-1].append(alphabet.EOS)
+            following = [token for part in parts for token in part]
+            tokens = [*opening, *following[: len(following) - request.finished]]
+            self._check_room(len(tokens))
+            messages.append(
+                {"op": "weigh", "tokens": tokens, "first": len(opening) - 1, "following": following}
+            )
+            sizes.append(tuple(map(len, parts)))
+        told = await self._told(messages, progress)
+        found = []
+        for number, (one, counts) in enumerate(zip(told, sizes, strict=True)):
+            logs = iter(one["numbers"])
+            sums = tuple(math.fsum(islice(logs, count)) for count in counts)
+            used = Tokens(len(messages[number]["tokens"]), cached=one["cached"])
+            found.append(Scored(sums, used, requests=int(number == 0), counts=counts))
+        return found
+
+    async def _told(
+        self, messages: Sequence[Mapping[str, Any]], progress: Progress
+    ) -> list[Mapping[str, Any]]:
+        """What the workers say of texts that are read once."""
+        progress.prompt_tokens = sum(len(message["tokens"]) for message in messages)
+        progress.completion_tokens = 0
         heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         asked: list[tuple[Worker, int]] = []
         found: dict[int, Mapping[str, Any]] = {}
         try:
-            for number, (tokens, places) in enumerate(read):
-                message = {"op": "score", "number": number, "tokens": tokens, "places": places}
-                asked.append(await self._workers.ask(message, heard, 1))
+            for number, message in enumerate(messages):
+                asked.append(await self._workers.ask({**message, "number": number}, heard, 1))
                 progress.sent = True
-            while len(found) < len(read):
-                scored = self._checked(await heard.get())
-                found[scored["number"]] = scored
+            while len(found) < len(messages):
+                told = self._checked(await heard.get())
+                found[told["number"]] = told
         finally:
             for worker, key in asked:
-                if len(found) < len(read):
+                if len(found) < len(messages):
                     worker.cancel(key)
                 worker.forget(key)
-        return [
-            Scored(
-                tuple(found[number]["scores"]),
-                Tokens(len(tokens), cached=found[number]["cached"]),
-                requests=int(number == 0),
-            )
-            for number, (tokens, _) in enumerate(read)
-        ]
+        return [found[number] for number in range(len(messages))]
 
     async def close(self) -> None:
         """End the workers."""
@@ -198,12 +236,7 @@ class NanoBackend:
     def _message(self, request: Request) -> tuple[dict[str, Any], list[str]]:
         """What a worker is told, but for the samples; and its stop strings."""
         sampling = request.sampling
-        if self._shape.rewards:
-            raise CapabilityError(f"{self._name!r} is a reward model and writes nothing; use `weights: lm`")
-        if sampling.extra:
-            raise RequestRejected(
-                f"the nano models take no extra parameters ({', '.join(sampling.extra)})", model=self._name
-            )
+        self._check_writes(sampling.extra)
         if request.prompt is not None:
             tokens = alphabet.raw(request.prompt, request.prefix)
         else:
@@ -239,6 +272,14 @@ class NanoBackend:
             places = [len(tokens) - 1]
         self._check_room(len(tokens))
         return tokens, places
+
+    def _check_writes(self, extra: Mapping[str, Any]) -> None:
+        if self._shape.rewards:
+            raise CapabilityError(f"{self._name!r} is a reward model and writes nothing; use `weights: lm`")
+        if extra:
+            raise RequestRejected(
+                f"the nano models take no extra parameters ({', '.join(extra)})", model=self._name
+            )
 
     def _check_room(self, tokens: int) -> None:
         if tokens > self._shape.positions:

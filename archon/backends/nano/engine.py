@@ -17,7 +17,7 @@ from archon.backends.nano.llama import Floats, Llama, Prefix
 from archon.backends.nano.sampling import Choice, choose, log_probabilities
 from archon.backends.nano.tokens import EOS, has_text
 
-_KEPT_BYTES = 64 << 20
+_KEPT_BYTES = 128 << 20
 """Memory for prompts that were read."""
 _READ_AT_ONCE = 2048
 """Once so many tokens of prompts were read, those who are decoded have a step before more enter."""

@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from archon.backends.nano.engine import Ask, Engine
 from archon.backends.nano.folder import fingerprint
 from archon.backends.nano.llama import Llama
-from archon.backends.nano.sampling import Choice
+from archon.backends.nano.sampling import Choice, log_probabilities
 from archon.errors import DataError
 
 
@@ -46,20 +48,20 @@ class _Worker:
     def __init__(self, engine: Engine, replies: int) -> None:
         self._engine = engine
         self._replies = replies
-        self._to_score: deque[Mapping[str, Any]] = deque()
+        self._to_read: deque[Mapping[str, Any]] = deque()
         self._rest = b""
 
     def serve(self) -> None:
         """Step as long as there is work, and wait for it otherwise."""
         while True:
             said: list[Mapping[str, Any]] = []
-            messages = self._take(wait=self._engine.idle and not self._to_score)
+            messages = self._take(wait=self._engine.idle and not self._to_read)
             if messages is None:
                 return
             for message in messages:
                 said += self._obey(message)
-            if self._to_score:
-                said.append(self._score(self._to_score.popleft()))
+            if self._to_read:
+                said.append(self._read(self._to_read.popleft()))
             if not self._engine.idle:
                 said += ({"op": "done", **done._asdict()} for done in self._engine.step())
             if said:
@@ -78,10 +80,10 @@ class _Worker:
 
     def _obey(self, message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         key = message["key"]
-        if message["op"] == "score":
-            self._to_score.append(message)
+        if message["op"] in ("score", "weigh"):
+            self._to_read.append(message)
         elif message["op"] == "cancel":
-            self._to_score = deque(other for other in self._to_score if other["key"] != key)
+            self._to_read = deque(other for other in self._to_read if other["key"] != key)
             return [{"op": "cancelled", "key": key, "tokens": self._engine.cancel(key)}]
         else:
             self._engine.add(
@@ -97,14 +99,21 @@ class _Worker:
             )
         return []
 
-    def _score(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _read(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The scores at some places, or the log-probability of each token that is to follow the first ones."""
         prefix, cached = self._engine.read(tuple(message["tokens"]))
-        scores = [float(prefix.outcome[place]) for place in message["places"]]
+        if message["op"] == "score":
+            numbers = [float(prefix.outcome[place]) for place in message["places"]]
+        else:
+            following = np.asarray(message["following"], dtype=np.int64)
+            first = message["first"]
+            logs = log_probabilities(prefix.outcome[first : first + len(following)])
+            numbers = logs[np.arange(len(following)), following].tolist()
         return {
-            "op": "scored",
+            "op": "told",
             "key": message["key"],
             "number": message["number"],
-            "scores": scores,
+            "numbers": numbers,
             "cached": cached,
         }
 

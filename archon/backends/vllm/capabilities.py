@@ -26,6 +26,7 @@ _GONE = {
 """Fields of earlier versions, and what says the same in later ones."""
 _GONE_SINCE = (0, 12)
 _CONTINUES = "continue_final_message"
+_TELLS = "prompt_logprobs"
 
 
 class Known(NamedTuple):
@@ -58,6 +59,19 @@ class Known(NamedTuple):
             instead = f"Write `{_GONE[field]}` instead" if field in _GONE else hint(field, fields)
             raise CapabilityError(
                 f"{version} has no field {field!r} (in `extra`), and would ignore it without a word. {instead}"
+            )
+
+    def check_reading(self, chat: bool, fields: frozenset[str]) -> None:
+        """Raise CapabilityError where the server does not tell the log-probabilities of given text, or not of raw
+        text. `fields` are those of its completions; empty where it publishes none."""
+        version = f"vLLM {self.version}" if self.version else "this vLLM"
+        if fields and _TELLS not in fields:
+            raise CapabilityError(
+                f"{version} does not tell how likely a given text is (`{_TELLS}`). Use a later one"
+            )
+        if not chat:
+            raise CapabilityError(
+                f"{version} tells how likely replies to chats are, and this is raw text (`prompt`)"
             )
 
     def _dropped(self, field: str) -> bool:

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import reduce
 from typing import Any
 
-from archon.backends.base import Capabilities, Completion, Progress, Request
+from archon.backends.base import (
+    Capabilities,
+    Completion,
+    LikelihoodRequest,
+    Progress,
+    Request,
+    Scored,
+)
 from archon.backends.vllm.client import VLLMClient
 from archon.backends.vllm.config import VLLM
 from archon.backends.vllm.server import Server
@@ -85,20 +92,34 @@ class VLLMBackend:
                 "vLLM ignores `priority` without a word unless it schedules by it. "
                 "Give the model `options: {scheduling_policy: priority}`"
             )
-        await self.ready()
-        replica = min((r for r in self._replicas if r.running), key=lambda r: r.outstanding)
-        assert replica.client is not None
-        replica.outstanding += len(indices)
-        try:
+        async with self._least(len(indices)) as replica:
+            assert replica.client is not None
             async with aclosing(replica.client.complete(request, indices, progress)) as stream:
                 async for completion in stream:
                     replica.deaths = 0
                     yield completion
+
+    async def likelihoods(self, request: LikelihoodRequest, progress: Progress) -> list[Scored]:
+        """One request, to one replica (likelihoods.py)."""
+        async with self._least(len(request.replies)) as replica:
+            assert replica.client is not None
+            found = await replica.client.likelihoods(request, progress)
+            replica.deaths = 0
+            return found
+
+    @asynccontextmanager
+    async def _least(self, load: int) -> AsyncIterator[_Replica]:
+        """The replica with the least to do, while it has so much more to do."""
+        await self.ready()
+        replica = min((r for r in self._replicas if r.running), key=lambda r: r.outstanding)
+        replica.outstanding += load
+        try:
+            yield replica
         except (ConnectionDropped, Overloaded):
             replica.suspect = True
             raise
         finally:
-            replica.outstanding -= len(indices)
+            replica.outstanding -= load
 
     async def figures(self) -> EngineFigures | None:
         """The engines' figures since they were first asked, all replicas together; None where none tells."""

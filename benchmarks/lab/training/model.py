@@ -163,13 +163,17 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Tensor, caches: Sequence[Cache] = ()) -> Tensor:
         """Hidden states, (batch, time, hidden); `caches`, one a layer, are to remember them."""
+        return self.norm(self.before_norm(tokens, caches))
+
+    def before_norm(self, tokens: Tensor, caches: Sequence[Cache] = ()) -> Tensor:
+        """The same as the last layer leaves them."""
         x = self.embed_tokens(tokens)
         cos = self.cos[: tokens.shape[1]]
         sin = self.sin[: tokens.shape[1]]
         remembering: list[Cache | None] = [*caches] or [None] * len(self.layers)
         for layer, cache in zip(self.layers, remembering, strict=True):
             x = layer(x, cos, sin, cache)
-        return self.norm(x)
+        return x
 
     def step(self, tokens: Tensor, caches: Sequence[Cache], at: Tensor, seen: int) -> Tensor:
         """Hidden states of one more token of each row, (batch, 1, hidden)."""

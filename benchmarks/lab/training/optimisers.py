@@ -58,3 +58,19 @@ class Optimisers:
             settings["lr"] = rate
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
+
+
+class Gently:
+    """AdamW alone, for weights that begin as something; those that are frozen stay as they are."""
+
+    def __init__(self, net: nn.Module, rate: float) -> None:
+        free = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        self._rate = rate
+        self._adam = torch.optim.AdamW(free, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def step(self, share: float) -> None:
+        """One step at this share of the peak rate, and gradients forgotten."""
+        for settings in self._adam.param_groups:
+            settings["lr"] = self._rate * share
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)

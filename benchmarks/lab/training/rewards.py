@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,33 +25,55 @@ from archon.benchmarks.lab.training.model import Reward
 from archon.benchmarks.lab.training.optimisers import Optimisers
 
 
+class Stepper(Protocol):
+    """An optimiser."""
+
+    def step(self, share: float) -> None:
+        """One step at this share of the peak rate."""
+
+
 class _Laid(NamedTuple):
     """A labelled reply as the models read it."""
 
     tokens: NDArray[np.uint8]
     places: list[int]
     labels: list[float]
+    weights: list[float]
 
 
-def train_rewards(net: Reward, data: Sequence[Labelled], schedule: Schedule, device: str = "cpu") -> None:
-    """Train in place: cross-entropy against the labels, each a probability."""
+def train_rewards(
+    net: Reward,
+    data: Sequence[Labelled],
+    schedule: Schedule,
+    device: str = "cpu",
+    *,
+    by: Stepper | None = None,
+    everywhere: bool = False,
+) -> None:
+    """Train in place, `by` an optimiser: cross-entropy against the labels, each a probability.
+
+    `everywhere`: every other token of a reply has its outcome for a label as well, at a third of the weight (a verifier
+    that says something at each token: Cobbe et al. 2021, arXiv 2110.14168).
+    """
     net.to(device).train()
-    optimisers = Optimisers(net, schedule.rate)
+    by = by or Optimisers(net, schedule.rate)
     started = time.monotonic()
     recent = torch.zeros((), device=device)
-    for step, batch in enumerate(_endless(_laid(data), schedule.tokens)):
+    for step, batch in enumerate(_endless(_laid(data, everywhere=everywhere), schedule.tokens)):
         done = max(step / schedule.steps, (time.monotonic() - started) / 60 / schedule.minutes)
         if done >= 1:
             break
         rows = [r for r, one in enumerate(batch) for _ in one.places]
         columns = [p for one in batch for p in one.places]
         labels = torch.tensor([v for one in batch for v in one.labels], device=device)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            scores = net(_padded(batch, device))
-        loss = functional.binary_cross_entropy_with_logits(scores[rows, columns].float(), labels)
+        scores = net(_padded(batch, device))
+        weights = torch.tensor([v for one in batch for v in one.weights], device=device)
+        loss = functional.binary_cross_entropy_with_logits(
+            scores[rows, columns], labels, weight=weights / weights.mean()
+        )
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimisers.step(schedule.at(done))
+        by.step(schedule.at(done))
         recent += loss.detach() / 50
         if step % 50 == 49:
             print(f"step {step + 1:5d}  loss {recent.item():.4f}", flush=True)
@@ -73,11 +95,23 @@ def scored(
     return said
 
 
-def _laid(data: Sequence[Labelled]) -> list[_Laid]:
-    return [
-        _Laid(np.array(d.tokens, np.uint8), [d.place(p) for p in d.labels], list(d.labels.values()))
-        for d in data
-    ]
+def _laid(data: Sequence[Labelled], *, everywhere: bool = False) -> list[_Laid]:
+    return [_one(d, everywhere=everywhere) for d in data]
+
+
+def _one(d: Labelled, *, everywhere: bool) -> _Laid:
+    tokens = np.array(d.tokens, np.uint8)
+    known = {d.place(p): label for p, label in d.labels.items()}
+    if not everywhere:
+        return _Laid(tokens, list(known), list(known.values()), [1.0] * len(known))
+    places = list(range(d.place(0), len(tokens)))
+    outcome = d.labels[max(d.labels)]
+    return _Laid(
+        tokens,
+        places,
+        [known.get(p, outcome) for p in places],
+        [1.0 if p in known else 1 / 3 for p in places],
+    )
 
 
 def _endless(data: Sequence[_Laid], tokens: int) -> Iterator[list[_Laid]]:
