@@ -7,8 +7,8 @@ conditional sequential Monte Carlo of the former (`stepping/conditional.py`): th
 and is weighed by the score of the same step as the others; in the latter's code it is one step ahead of them.
 Cost: at most n calls per step in the first sweep and n - 1 in each further one, and a score for each. The kept answer
 costs nothing, nor does what is finished. With ancestor sampling at most n likelihoods more per step of each further
-sweep (the writer reads given text), and as many scores; a reward model that is given every beginning by itself has one
-for each further step that is looked at.
+sweep (the writer reads given text), and twice as many scores; a reward model that is given every beginning by itself
+has one for each further step that is looked at.
 
 A single filter loses the variety of its early steps, and what it kept it cannot take back. Each sweep begins anew
 beside a good answer, which the others have to match, so n particles in several sweeps need no more memory or width than

@@ -39,8 +39,9 @@ _GIVEN: Mapping[tuple[str, str], Any] = {
     ("ParallelTempering", "n"): 4,
     ("ParallelTempering", "replicas"): 2,
     ("ParallelTempering", "ladder"): (),
+    ("ParticleGibbs", "ancestor_sampling"): False,
 }
-"""Fields that have no default, or that have to fit each other, and a value that does for them."""
+"""Fields that have no default, that have to fit each other, or that ask for more than chat, and a value that does."""
 _NOT_HERE = {"reward"}
 """What needs more than a model that chats."""
 

@@ -407,7 +407,7 @@ async def test_a_budget_ends_it_with_what_it_has(requests: int) -> None:
 async def test_its_plan_counts_what_is_weighed() -> None:
     plain, drawn = (gibbs(ancestor_sampling=on, max_steps=4).plan(Count(0, 0)) for on in (False, True))
     assert plain.calls.high is not None
-    assert drawn.calls.high == plain.calls.high + 2 * (4 * 2 * 4)
+    assert drawn.calls.high == plain.calls.high + 3 * (4 * 2 * 4), "a likelihood, and two scores"
     outcome, _, _ = await run(gibbs(max_steps=4), models(max_n=1))
     assert outcome.usage.requests <= drawn.calls.high
 
