@@ -242,7 +242,9 @@ async def test_a_zygote_that_is_killed_while_it_starts_leaves_nothing(scratch: P
                 await asyncio.sleep(0)
             end(zygotes(scratch))
             await asyncio.gather(running, return_exceptions=True)
-        assert clean(scratch)
+        await until(
+            lambda: clean(scratch)
+        )  # a child without a zygote ends by itself, a moment later on a busy machine
 
 
 async def killed_in_the_middle(sandbox: Sandbox, scratch: Path) -> None:
