@@ -5,8 +5,9 @@
 For each method and budget (samples, beams, particles or simulations: the `n` of its ready pipeline) one run of the
 harness, each resumable, all from the same seed. Methods that choose among independent samples are read off one run.
 The x axis is the tokens of a problem that a model computed, those that the reward model reads included; what a prefix
-cache held already is not computed again (`--count all` counts it, as a server without a cache would). Beside the table
-it prints, and writes as `scaling.json`, one line of JSON:
+cache held already is not computed again (`--count all` counts it, as a server without a cache would). A vote without
+weights needs no reward model and is not charged for one. Beside the table it prints, and writes as `scaling.json`, one
+line of JSON:
 
     {"arith": {"best_of_n": {"budget": [1, ...], "tokens": [...], "accuracy": [...], "low": [...], "high": [...]}, ...}}
 
@@ -148,14 +149,22 @@ def sized(method: str, n: int) -> Pipeline:
 def _of_samples(run: Results, selector: str, what: Study) -> Curve:
     """What a selector makes of the first so many of independent samples: at k, the mean over all subsets of k."""
     right = np.stack([_chosen(record, selector, what.budgets) for record in run.records])
+
+    def usage(record: Record) -> dict[str, Any]:
+        """A vote needs nobody who judges."""
+        return record.by_model.get("default", {}) if selector == "majority_vote" else record.usage
+
     tokens = np.stack(
-        [np.array([_tokens(r, what) * k / max(1, len(r.truth)) for k in what.budgets]) for r in run.records]
+        [
+            np.array([_tokens(usage(r), what) * k / max(1, len(r.truth)) for k in what.budgets])
+            for r in run.records
+        ]
     )
     return Curve(what.budgets, tokens, right)
 
 
-def _tokens(record: Record, what: Study) -> int:
-    usage = Usage.from_json(record.usage)
+def _tokens(told: Mapping[str, Any], what: Study) -> int:
+    usage = Usage.from_json(told)
     return usage.tokens - (usage.cached_tokens if what.count == "computed" else 0)
 
 
@@ -164,7 +173,7 @@ def _of_runs(runs: Sequence[Results], what: Study, choice: Any) -> Curve:
     by_id = [{record.id: record for record in run.records} for run in runs]
     ids = [record.id for record in runs[0].records]
     right = np.array([[choice(records[i]) for records in by_id] for i in ids])
-    tokens = np.array([[float(_tokens(records[i], what)) for records in by_id] for i in ids])
+    tokens = np.array([[float(_tokens(records[i].usage, what)) for records in by_id] for i in ids])
     return Curve(what.budgets, tokens, right)
 
 

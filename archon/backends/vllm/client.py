@@ -25,7 +25,9 @@ from archon.errors import BadReply
 
 _READ_AT_ONCE = 16
 """Given texts per request."""
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError
+)  # fmt: skip
 _JSON: Any = {"headers": {"Content-Type": "application/json"}}
 
 
@@ -43,8 +45,7 @@ class VLLMClient(OpenAIBackend):
     @property
     def capabilities(self) -> Capabilities:
         """By the table and the overrides, and by the server once it has been met."""
-        reads = self._config.api == "chat"
-        """Of raw text nobody says which token ends it."""
+        reads = self._config.api == "chat"  # of raw text nobody says which token ends it
         table = super().capabilities.model_copy(
             update={"likelihoods": reads, "max_replies": _READ_AT_ONCE if reads else 1}
         )

@@ -11,7 +11,9 @@ which it ends. vLLM reads no cached prompt where it is to tell these log-probabi
 
 from __future__ import annotations
 
+import hashlib
 import math
+from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +24,8 @@ from archon.tasks import together
 
 _KEPT = 4096
 """Beginnings whose tokens are kept."""
+_SLACK = 1e-3
+"""How far rounding may take a log-probability above 0."""
 _LEAST = -9999.0
 """What vLLM says for minus infinity, which JSON does not have."""
 _OF_PROMPTS = ("chat_template", "chat_template_kwargs", "add_special_tokens", "mm_processor_kwargs")
@@ -51,7 +55,7 @@ class Tokenizer:
     def __init__(self, post: Post, model: str) -> None:
         self._post = post
         self._model = model
-        self._known: dict[str, Sequence[int]] = {}
+        self._known: dict[bytes, Sequence[int]] = {}
 
     async def read(self, request: LikelihoodRequest) -> list[Reading]:
         """Every reply. Raises RequestRejected where its end cannot be told, ValueError for answers that are none."""
@@ -78,12 +82,15 @@ class Tokenizer:
             turns.append({"role": "assistant", "content": text})
             body |= {"add_generation_prompt": False, "continue_final_message": not closed}
         body |= {name: request.extra[name] for name in _OF_PROMPTS if name in request.extra}
-        key = repr(body)
+        key = hashlib.sha256(repr(body).encode("utf-8", "surrogatepass")).digest()
         if key not in self._known:
             data = await self._post("/tokenize", body)
             while len(self._known) >= _KEPT:
                 del self._known[next(iter(self._known))]
-            self._known[key] = [int(token) for token in data["tokens"]]
+            tokens = array("I", data["tokens"])
+            if not tokens:
+                raise ValueError("no tokens")
+            self._known[key] = tokens
         return self._known[key]
 
     async def _end(self, request: LikelihoodRequest) -> int:
@@ -111,7 +118,7 @@ async def told(
     if len(choices) != len(readings):
         raise ValueError(f"{len(choices)} choices for {len(readings)} prompts")
     usage = data.get("usage") or {}
-    cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+    cached = max(0, int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0))
     found = []
     for number, (reading, choice) in enumerate(zip(readings, choices, strict=True)):
         logs = choice["prompt_logprobs"]
@@ -129,7 +136,11 @@ async def told(
 
 def _log(place: Mapping[str, Any], token: int) -> float:
     value = place[str(token)]["logprob"]
-    return _LEAST if value is None else max(float(value), _LEAST)
+    if value is None:
+        return _LEAST
+    if not float(value) <= _SLACK:
+        raise ValueError(f"{value!r} is no logarithm of a probability")
+    return max(float(value), _LEAST)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
