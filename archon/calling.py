@@ -17,9 +17,8 @@ import os
 import random
 from abc import abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -81,9 +80,8 @@ class Gate:
         self._probing = True
         """Until the first refusal the limit grows by one per success, which doubles it per round trip."""
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot and hold it."""
+    async def __aenter__(self) -> None:
+        """Wait for a slot, and hold it."""
         loop = asyncio.get_running_loop()
         if self.in_use >= int(self.limit) or self._waiting or loop.time() < self._resume_at:
             ticket: asyncio.Future[None] = loop.create_future()
@@ -99,10 +97,9 @@ class Gate:
                 raise
         else:
             self.in_use += 1
-        try:
-            yield
-        finally:
-            self._leave()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._leave()
 
     def succeeded(self) -> None:
         """A call was answered."""
@@ -235,7 +232,7 @@ class Caller:
             return usage
         each = -(-usage.completion_tokens // len(request.replies))
         reads = request.shares(usage.prompt_tokens)
-        return replace(usage, flops=sum(self.flops.of(read, 0, each) for read in reads))
+        return usage._replace(flops=sum(self.flops.of(read, 0, each) for read in reads))
 
     async def call(
         self,
@@ -280,7 +277,7 @@ class Caller:
             hold = FREE if meter.unlimited else await meter.reserve(work.worst())
             work.begin(hold)
             try:
-                async with self.gate.slot():
+                async with self.gate:
                     if self._starts is not None:  # it may have died while we waited
                         await self._starts.ready()
                     await work.attempt()
@@ -334,12 +331,12 @@ class Caller:
             usd = self.price.cost(
                 usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.requests
             )
-            usage = replace(usage, usd=usd, unpriced=0)
+            usage = usage._replace(usd=usd, unpriced=0)
         if self.flops is not None and not usage.flops and (usage.unsized or sibling):
             flops = self.flops.of(
                 usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, context=context
             )
-            usage = replace(usage, flops=flops, unsized=0)
+            usage = usage._replace(flops=flops, unsized=0)
         return usage
 
     def _usage(
@@ -570,7 +567,7 @@ class _Scoring(_Work):
         wanted = [len(steps) if stepwise else 1 for steps in request.replies]
         if [len(scored.steps) for scored in found] != wanted or counted not in (None, wanted):
             raise BadReply("the backend gave another number of scores than asked for", model=caller.name)
-        if not all(math.isfinite(score) for scored in found for score in scored.steps):
+        if not all(all(map(math.isfinite, scored.steps)) for scored in found):
             raise BadReply("the backend gave a score that is no finite number", model=caller.name)
         seconds = self._clock() - self.started
         self.scored = [(scored, caller.heard(scored, seconds)) for scored in found]

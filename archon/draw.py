@@ -19,7 +19,6 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -129,7 +128,8 @@ class Draw:
     def _deliver(self, item: Recorded | Exception) -> Candidate:
         if isinstance(item, Exception):
             raise item
-        self._make_room()
+        if self._writers:
+            self._make_room()
         self._undelivered.discard(item.index)
         self.run.scope.journal.delivered(self._entry, item.index)
         number = self._number(item.index)
@@ -225,7 +225,7 @@ class Draw:
 
     def _valued(self, recorded: Recorded) -> Recorded:
         usage = self._caller.valued(recorded.usage, self._context)
-        return recorded if usage is recorded.usage else replace(recorded, usage=usage)
+        return recorded if usage is recorded.usage else recorded._replace(usage=usage)
 
     async def _follow(self, script: Script) -> None:
         """Deliver the next of what the same run once delivered; at the end go on, or stop, as it did."""
@@ -473,7 +473,10 @@ class Draw:
         self._claimed.discard(completion.index)
         self._saving += 1
         saved = self._store.put(self._pool, [recorded])
-        saved.add_done_callback(self._saved)
+        if saved.done():
+            self._saved(saved)
+        else:
+            saved.add_done_callback(self._saved)
 
     def _saved(self, done: asyncio.Future[Sequence[Recorded]]) -> None:
         self._saving -= 1

@@ -8,12 +8,8 @@ the sum over models equals the sum over calls. Replayed samples are entered with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import add, attrgetter
-from typing import Any
 
-from archon.usage import FIELDS, NOTHING, Usage, total
-
-_figures = attrgetter(*FIELDS)
+from archon.usage import NOTHING, Usage, total
 
 
 class Ledger:
@@ -25,8 +21,8 @@ class Ledger:
 
     def __init__(self, parent: Ledger | None = None) -> None:
         self.parent = parent
-        self._sums: dict[tuple[str, str, bool], tuple[Any, ...]] = {}
-        """A usage's figures by stage, model and whether it was spent now: one addition per entry, and the other sums
+        self._sums: dict[tuple[str, str, bool], Usage] = {}
+        """Usage by stage, model and whether it was spent now: one addition per entry, and the other sums
         when they are asked for."""
         self._stated: tuple[dict[str, Usage], dict[str, Usage]] = ({}, {})
         """What is on record, by stage and by model."""
@@ -37,34 +33,33 @@ class Ledger:
     @property
     def total(self) -> Usage:
         """Everything, replayed samples included."""
-        return total(self._stated[0].values()) + total(Usage(*figures) for figures in self._sums.values())
+        return total(self._stated[0].values()) + total(self._sums.values())
 
     @property
     def fresh(self) -> Usage:
         """The part that was spent now."""
-        return self._spent + total(Usage(*figures) for (_, _, fresh), figures in self._sums.items() if fresh)
+        return self._spent + total(usage for (_, _, fresh), usage in self._sums.items() if fresh)
 
     @property
     def by_stage(self) -> dict[str, Usage]:
         """Everything, by stage."""
         found = dict(self._stated[0])
-        for (stage, _, _), figures in self._sums.items():
-            found[stage] = found.get(stage, NOTHING) + Usage(*figures)
+        for (stage, _, _), usage in self._sums.items():
+            found[stage] = found.get(stage, NOTHING) + usage
         return found
 
     @property
     def by_model(self) -> dict[str, Usage]:
         """Everything, by model."""
         found = dict(self._stated[1])
-        for (_, model, _), figures in self._sums.items():
-            found[model] = found.get(model, NOTHING) + Usage(*figures)
+        for (_, model, _), usage in self._sums.items():
+            found[model] = found.get(model, NOTHING) + usage
         return found
 
     def enter(self, stage: str, model: str, usage: Usage, *, fresh: bool) -> None:
         """Enter one call."""
-        place, figures = (stage, model, fresh), _figures(usage)
-        before = self._sums.get(place)
-        self._sums[place] = figures if before is None else tuple(map(add, before, figures))
+        place = stage, model, fresh
+        self._sums[place] = self._sums.get(place, NOTHING) + usage
         if self.parent is None:
             return
         if fresh:

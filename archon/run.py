@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from archon.backends.base import LikelihoodRequest, Request, Sampling, ScoreRequest
@@ -233,7 +234,10 @@ class Run:
         chat = self.problem.messages if messages is None else tuple(messages)
         asked = ScoreRequest(chat, tuple(cut), finished, self.problem.id)
         found = await Scoring(self, caller, asked).result()
-        return [None if parts is None else tuple(s for part in parts for s in part.steps) for parts in found]
+        return [
+            None if parts is None else tuple(chain.from_iterable(part.steps for part in parts))
+            for parts in found
+        ]
 
     async def likelihoods(
         self,

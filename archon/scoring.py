@@ -18,15 +18,17 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from archon.backends.base import LikelihoodRequest, Scored, ScoreRequest, Scores
+from pydantic_core import to_json
+
+from archon.backends.base import LikelihoodRequest, Scored, ScoreRequest, Scores, canonical
 from archon.calling import Billed, Caller
 from archon.candidate import Failure
 from archon.errors import ArchonError, BackendError, BudgetExhausted, FatalError, NotRecorded, RequestRejected
 from archon.tasks import settle, together
-from archon.usage import NOTHING, Usage
+from archon.usage import NOTHING, Usage, total
 
 if TYPE_CHECKING:
     from archon.run import Run
@@ -35,8 +37,7 @@ Steps = tuple[str, ...]
 _KIND = "score"
 
 
-@dataclass(frozen=True)
-class _Unit:
+class _Unit(NamedTuple):
     """One reply, or the beginning of one, as the backend is given it."""
 
     place: int
@@ -52,7 +53,12 @@ class Scoring:
         self.run = run
         self._caller = caller
         self._asked = asked
-        keyed = [[(self._key(unit), unit) for unit in units] for units in self._units()]
+        self._begun: dict[tuple[str, Steps], hashlib._Hash] = run.kept("begun keys", dict)
+        units = self._units()
+        heads = {
+            finished: self._head(finished) for finished in {unit.finished for some in units for unit in some}
+        }
+        keyed = [[(self._key(heads[unit.finished], unit.steps), unit) for unit in some] for some in units]
         self._keys = [[key for key, _ in units] for units in keyed]
         self._wanted = {key: unit for units in keyed for key, unit in units}
         self._known: dict[str, Scored | None] = run.kept("scores", dict)
@@ -114,12 +120,27 @@ class Scoring:
         steps = tuple(unit.steps for unit in units)
         return replace(self._asked, replies=steps, finished=units[0].finished)
 
-    def _key(self, unit: _Unit) -> str:
+    def _head(self, finished: bool) -> str:
+        """What the keys of all replies begin with: everything that affects what is said of one but its steps, whose
+        name sorts last."""
         backend = self._caller.backend
-        scale = backend.capabilities.score_scale
-        parts = (backend.identity, self._scores, scale, self._request([unit]).content(0))
-        text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        content = replace(self._asked, replies=((),), finished=finished).content(0)
+        parts = (backend.identity, self._scores, backend.capabilities.score_scale, content)
+        return canonical(parts).removesuffix("]}]")
+
+    def _key(self, head: str, steps: Steps) -> str:
+        """The hash of the head and the steps, as JSON. It goes on from that of the steps before the last, where those
+        were asked about too."""
+        *before, last = steps
+        begun = self._begun.get((head, steps[:-1]))
+        if begun is None:
+            begun = hashlib.sha256(_encoded(head + canonical(before)[1:-1]))
+        begun = begun.copy()
+        begun.update(_encoded(f", {canonical(last)}" if before else canonical(last)))
+        self._begun[head, steps] = begun
+        whole = begun.copy()
+        whole.update(b"]}]")
+        return whole.hexdigest()
 
     async def _get(self) -> None:
         """Have everything scored that this problem does not know, each by one of this session's tasks."""
@@ -175,7 +196,7 @@ class Scoring:
         most = usage
         if self.run.scope.replay is None:
             most = self._caller.worst_case(self._request([unit]), 1)
-            most = replace(most, requests=usage.requests)
+            most = most._replace(requests=usage.requests)
         try:
             hold = await self.run.meter.reserve(most, fresh=False)
         except BudgetExhausted as error:
@@ -183,7 +204,7 @@ class Scoring:
             return
         hold.charge(usage)
         hold.close()
-        self._enter(usage, fresh=False)
+        self._enter([usage], fresh=False)
         self._known[key] = Scored(tuple(stored["steps"]), counts=tuple(stored.get("counts", ())))
 
     async def _score(self, units: dict[str, _Unit]) -> None:
@@ -214,13 +235,13 @@ class Scoring:
         items = {}
         for key, (scored, usage) in zip(units, found, strict=True):
             self._known[key] = scored
-            self._enter(usage, fresh=True)
             value: dict[str, Any] = {"steps": scored.steps}
             if scored.counts:
                 value["counts"] = scored.counts
             value["usage"] = (usage if past is NOTHING else usage + past).exact()
-            items[key] = json.dumps(value).encode()
+            items[key] = to_json(value)
             past = NOTHING
+        self._enter([usage for _, usage in found], fresh=True)
         await self.run.session.store.remember(_KIND, items)
 
     def _fail(self, units: dict[str, _Unit], error: ArchonError) -> None:
@@ -241,7 +262,12 @@ class Scoring:
             error=attempt.error,
         )
 
-    def _enter(self, usage: Usage, *, fresh: bool) -> None:
-        self.run.scope.ledger.enter(self.run.row, self._caller.name, usage, fresh=fresh)
+    def _enter(self, usages: Sequence[Usage], *, fresh: bool) -> None:
+        self.run.scope.ledger.enter(self.run.row, self._caller.name, total(usages), fresh=fresh)
         if self.run.session.trace is not None:
-            self.run.trace("scored", model=self._caller.name, fresh=fresh, usage=usage.as_json())
+            for usage in usages:
+                self.run.trace("scored", model=self._caller.name, fresh=fresh, usage=usage.as_json())
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -8,16 +8,15 @@ unknown under `unsized`, and a call whose tokens the server did not report under
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Any
+from operator import add, sub
+from typing import Any, NamedTuple
 
 ZERO_USD = Decimal(0)
 _LEAST_SHOWN = Decimal("0.000001")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What one or more model calls used. Adds up with `+`."""
 
     requests: int = 0
@@ -48,27 +47,15 @@ class Usage:
         """Tokens in and out."""
         return self.prompt_tokens + self.completion_tokens
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
-            self.usd + other.usd,
-            self.flops + other.flops,
-            self.seconds + other.seconds,
-            self.unpriced + other.unpriced,
-            self.unsized + other.unsized,
-            self.estimated + other.estimated,
-        )
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]
+        return Usage._make(map(add, self, other))
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, name) - getattr(other, name) for name in FIELDS))
+        return Usage._make(map(sub, self, other))
 
     def as_json(self) -> dict[str, Any]:
         """A dictionary for JSON; money as a float, or null where nothing has a price."""
-        data: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
+        data = self._asdict()
         priced = self.requests == 0 or self.unpriced < self.requests
         sized = self.requests == 0 or self.unsized < self.requests
         data["usd"] = float(self.usd) if priced else None
@@ -78,7 +65,7 @@ class Usage:
 
     def exact(self) -> dict[str, Any]:
         """A dictionary for storage: what is not zero; money as an exact decimal string."""
-        data: dict[str, Any] = {name: value for name in FIELDS if (value := getattr(self, name))}
+        data: dict[str, Any] = {name: value for name, value in zip(FIELDS, self, strict=True) if value}
         if "usd" in data:
             data["usd"] = str(data["usd"])
         return data
@@ -92,13 +79,13 @@ class Usage:
         return cls(**known)
 
 
-FIELDS = tuple(field.name for field in fields(Usage))
+FIELDS = Usage._fields
 NOTHING = Usage()
 
 
 def total(usages: Iterable[Usage]) -> Usage:
     """The sum; `Usage()` for none."""
-    return sum(usages, NOTHING)
+    return Usage._make(map(sum, zip(NOTHING, *usages, strict=True)))
 
 
 def dollars(amount: Decimal) -> str:

@@ -20,8 +20,10 @@ last particle ends. With `incremental`, or with `finished: keep`, it is as above
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from typing import Annotated, Literal
 
 import numpy as np
@@ -221,16 +223,15 @@ class ParticleFilter(Stepping):
             logs = [state.level + (log - state.level) / heat for log in logs]
         level = log_mean(logs)
         chosen = resampled(normalised(logs), places, self.resampling, generator(state.seed, state.round))
-        drawn = tuple(replace(pool[i], log_weight=level) for i in chosen)
-        return replace(state, particles=(*aside, *drawn), level=level)
+        drawn = [
+            (replace(pool[i], log_weight=level),) * count for i, count in Counter(chosen.tolist()).items()
+        ]
+        return replace(state, particles=(*aside, *chain.from_iterable(drawn)), level=level)
 
 
 def _counted(particles: Sequence[Particle]) -> list[tuple[Particle, int]]:
-    """Distinct particles, each with how many are equal to it, in order."""
-    counts: dict[Particle, int] = {}
-    for particle in particles:
-        counts[particle] = counts.get(particle, 0) + 1
-    return list(counts.items())
+    """Distinct particles, each with how many are equal to it: after resampling they stand side by side."""
+    return [(particle, sum(1 for _ in equal)) for particle, equal in groupby(particles)]
 
 
 def _entropy(log_weights: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -27,6 +27,9 @@ from archon.component import Component, Value
 from archon.compute import Architecture, Flops, flops_of
 from archon.prices import Price
 from archon.problem import Message
+
+_SEEDS = 2**31
+"""So many seeds every server takes."""
 
 
 class Sampling(Value):
@@ -55,6 +58,14 @@ class Sampling(Value):
     def content(self) -> dict[str, Any]:
         """What is given, as JSON."""
         return self.model_dump(exclude_defaults=True, mode="json")
+
+    @cached_property
+    def first_seed(self) -> int | None:
+        """The seed of sample 0."""
+        if self.seed is None:
+            return None
+        digest = hashlib.blake2b(str(self.seed).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % _SEEDS
 
 
 _DEFAULT = Sampling()
@@ -87,12 +98,13 @@ class Request:
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """The key of this request's pool under a backend's identity (D5)."""
-        text = f"[{_json(identity)}, {self._encoded}]"
+        text = f"[{canonical(identity)}, {self.encoded}]"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @cached_property
-    def _encoded(self) -> str:
-        return _json(self.content)
+    def encoded(self) -> str:
+        """The one text of everything that affects the output."""
+        return canonical(self.content)
 
     @property
     def turns(self) -> list[dict[str, str]]:
@@ -115,27 +127,23 @@ class Request:
 
     def seed_of(self, index: int) -> int | None:
         """The seed of sample `index`: distinct per index, the same in every run."""
-        base = self.sampling.seed
-        if base is None:
-            return None
-        start = int.from_bytes(hashlib.blake2b(str(base).encode(), digest_size=8).digest(), "big")
-        return (start + index) % 2**31  # what every server takes
+        start = self.sampling.first_seed
+        return None if start is None else (start + index) % _SEEDS
 
     def joinable(self, indices: Sequence[int]) -> int:
         """How many of the first of these samples one request can draw: it has one seed, and counts up from it."""
         first = self.seed_of(indices[0]) if indices else None
         if first is None:
             return len(indices)
-        seeds = enumerate(map(self.seed_of, indices), first)
-        return next((n - first for n, seed in seeds if seed != n), len(indices))
+        most = min(len(indices), _SEEDS - first)
+        return next((n for n in range(1, most) if indices[n] != indices[0] + n), most)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+"""The one text of a JSON value: keys are hashes of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Tokens of one completion as the server reports them.
 
     `estimated` says that the server did not report them and they are our estimate. `usd` is the cost
@@ -150,11 +158,10 @@ class Tokens:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """One finished sample."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     """Which sample of the request this is."""
     text: str
     finish: Finish = "stop"
@@ -243,8 +250,7 @@ class LikelihoodRequest(ScoreRequest):
         return len(self.prompt.encode("utf-8", "surrogatepass")) + 32
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """The scores of one reply, on the scale that the backend's capabilities name; or its log-probabilities."""
 
     steps: tuple[float, ...]

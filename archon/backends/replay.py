@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -224,7 +223,7 @@ class ReplayBackend:
         if price is None or tokens.usd is not None:
             return completion
         usd = float(price.cost(tokens.prompt, tokens.cached, tokens.completion, completion.requests))
-        return replace(completion, tokens=replace(tokens, usd=usd))
+        return completion._replace(tokens=tokens._replace(usd=usd))
 
 
 def _count(data: Mapping[str, Any], name: str, default: int = 0) -> int:

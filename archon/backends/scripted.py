@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, Field
 
@@ -36,12 +37,11 @@ from archon.candidate import Finish, Scale, TokenLogprob
 from archon.errors import NotRecorded
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One sample that is asked for, as a script sees it."""
 
     request: Request
-    index: int
+    index: int  # type: ignore[assignment]
     """The sample's index in its pool."""
     attempt: int
     """How often this sample has been asked for before: 0, 1, ..."""
@@ -136,9 +136,10 @@ class ScriptedBackend:
         self.cancelled: list[Call] = []
         self.in_flight = 0
         self.most_in_flight = 0
-        self._attempts: dict[tuple[str, int], int] = {}
+        self._known: dict[tuple[str, ...], tuple[tuple[float, ...], int]] = {}
+        self._attempts: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, Any]:
         """By its name, its table, or its function's name."""
         config = self.config
@@ -186,7 +187,7 @@ class ScriptedBackend:
         prompt_tokens = max(1, len(_asked(request).split()))
         if self.config.reports_partial:
             progress.prompt_tokens, progress.completion_tokens = prompt_tokens, 0
-        calls = [self._call(request, index) for index in indices]
+        calls = self._calls(request, indices)
         self.in_flight += len(calls)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         open_calls = list(calls)
@@ -197,8 +198,6 @@ class ScriptedBackend:
                 pause = started + self._latency(reply) - loop.time()
                 if pause > 0:
                     await asyncio.sleep(pause)
-                elif not first:
-                    await asyncio.sleep(0)
                 if isinstance(reply, Exception):
                     open_calls.remove(call)
                     self.in_flight -= 1
@@ -232,11 +231,26 @@ class ScriptedBackend:
         await self._wait(question * len(request.replies), progress)
         found = []
         for place, steps in enumerate(request.replies):
-            least = 1 if self.config.scores == "steps" else len(steps)
-            scores = tuple(script("".join(steps[:end])) for end in range(least, len(steps) + 1))
-            tokens = Tokens(question + len("".join(steps).split()))
-            found.append(Scored(scores, tokens, requests=1 if place == 0 else 0))
+            if self.config.scores == "steps":
+                told, words = self._told(script, steps)
+            else:
+                text = "".join(steps)
+                told, words = (script(text),), len(text.split())
+            found.append(Scored(told, Tokens(question + words), requests=1 if place == 0 else 0))
         return found
+
+    def _told(self, script: Callable[[str], float], steps: tuple[str, ...]) -> tuple[tuple[float, ...], int]:
+        """What the script says up to each step's end, and the words it has read. As an engine does with what it has in
+        its cache, it goes on from the longest beginning that it was asked about before."""
+        known = len(steps)
+        while known and steps[:known] not in self._known:
+            known -= 1
+        told, words = self._known.get(steps[:known], ((), 0))
+        for end in range(known + 1, len(steps) + 1):
+            told = (*told, script("".join(steps[:end])))
+            words += len(steps[end - 1].split())
+        self._known[steps] = told, words
+        return told, words
 
     async def likelihoods(self, request: LikelihoodRequest, progress: Progress) -> list[Scored]:
         """When its latency is over, what the script says of each step. A word is a token, and so is a reply's end."""
@@ -267,13 +281,12 @@ class ScriptedBackend:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    def _call(self, request: Request, index: int) -> Call:
-        key = (request.key({}), index)
-        attempt = self._attempts.get(key, 0)
-        self._attempts[key] = attempt + 1
-        call = Call(request, index, attempt)
-        self.calls.append(call)
-        return call
+    def _calls(self, request: Request, indices: Sequence[int]) -> list[Call]:
+        attempts = self._attempts[request.encoded]
+        calls = [Call(request, index, attempts[index]) for index in indices]
+        attempts.update(indices)
+        self.calls += calls
+        return calls
 
     def _latency(self, reply: Reply | Exception) -> float:
         if isinstance(reply, Exception) or reply.latency is None:

@@ -15,7 +15,7 @@ recorded with what they cost, so a replay has the recorded cost of the run and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -25,11 +25,10 @@ from archon.usage import NOTHING, Usage
 AttemptKind = Literal["cancelled", "failed", "retried", "duplicate"]
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """One sample as it is stored: never changed, never removed."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     text: str
     finish: Finish = "stop"
     stop: str | None = None
@@ -86,7 +85,7 @@ class Store(Protocol):
         """Attempts on these indices, oldest first."""
         ...
 
-    async def claim(self, pool: int, indices: Iterable[int]) -> Sequence[int]:
+    def claim(self, pool: int, indices: Iterable[int]) -> Awaitable[Sequence[int]]:
         """Those of the indices that are now ours to sample; the others are stored, or claimed by a
         draw that is still alive."""
         ...

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from archon.store.base import Attempt, Page, PoolSummary, Recorded
 from archon.usage import total
+
+T = TypeVar("T")
 
 
 class _Pool:
@@ -65,12 +67,12 @@ class MemoryStore:
         """Attempts on these indices, oldest first."""
         return [attempt for attempt in self._pools[pool].attempts if attempt.index in indices]
 
-    async def claim(self, pool: int, indices: Iterable[int]) -> Sequence[int]:
+    def claim(self, pool: int, indices: Iterable[int]) -> asyncio.Future[Sequence[int]]:
         """Those of the indices that are now ours to sample."""
         held = self._pools[pool]
         granted = [i for i in indices if i not in held.places and i not in held.claimed]
         held.claimed.update(granted)
-        return granted
+        return _done(granted)
 
     def put(self, pool: int, samples: Sequence[Recorded]) -> asyncio.Future[Sequence[Recorded]]:
         """Record samples and give up their claims; the samples as they are stored."""
@@ -85,9 +87,7 @@ class MemoryStore:
             held.claimed.discard(sample.index)
             stored.append(held.samples[place])
         held.announce()
-        done: asyncio.Future[Sequence[Recorded]] = asyncio.get_running_loop().create_future()
-        done.set_result(stored)
-        return done
+        return _done(stored)
 
     def note(self, pool: int, attempts: Sequence[Attempt], release: Iterable[int] = ()) -> None:
         """Record attempts and give up claims."""
@@ -140,3 +140,9 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _done(result: T) -> asyncio.Future[T]:
+    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    done.set_result(result)
+    return done

@@ -104,6 +104,8 @@ def _cut(text: str, steps: Steps | int) -> tuple[str, ...]:
 
 def _first(stops: Sequence[str], text: str, known: int) -> int | None:
     """Where the first stop string begins that ends in what is new; None where there is none."""
+    if not stops:
+        return None
     found = [text.find(stop, max(0, known - len(stop) + 1)) for stop in stops if stop]
     return min((place for place in found if place >= 0), default=None)
 
@@ -121,6 +123,8 @@ def _shortened(steps: Sequence[str], length: int) -> tuple[str, ...]:
 
 def _sums(logprobs: Sequence[TokenLogprob], steps: Sequence[str]) -> list[tuple[float, int]]:
     """Of each step's tokens, the sum of the log-probabilities and their number; a token belongs where it begins."""
+    if not logprobs:
+        return [(0.0, 0)] * len(steps)
     if len(steps) == 1:
         return [(math.fsum(token.logprob for token in logprobs), len(logprobs))]
     ends = list(accumulate(map(len, steps)))

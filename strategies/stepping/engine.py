@@ -26,7 +26,7 @@ from archon.strategies.stepping.continuing import Rules, continued
 from archon.strategies.stepping.partial import Partial
 from archon.strategies.stepping.search import Weigh, Wish
 from archon.strategies.stepping.weighing import closed, joined, likely, reply
-from archon.usage import NOTHING, Usage
+from archon.usage import NOTHING, Usage, total
 
 
 class Manner(NamedTuple):
@@ -115,7 +115,7 @@ class Engine:
 
     def used(self, partial: Partial) -> Usage:
         """What writing all its steps used."""
-        return sum((self._usage.get(sample, NOTHING) for sample in partial.samples), NOTHING)
+        return total(self._usage.get(sample, NOTHING) for sample in partial.samples)
 
     async def grow(self, wishes: Sequence[Wish | Weigh]) -> list[list[Partial]]:
         """The continuations of each wish, scored; fewer where calls failed or a budget ran out."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archon.backends.base import Completion, Progress, Request, Sampling, Tokens
+from archon.backends.base import Completion, Progress, Request, Sampling, ScoreRequest, Tokens
 from archon.backends.scripted import Call, Reply, Scripted, ScriptedBackend
 from archon.errors import NotRecorded, Overloaded
 from archon.problem import Message
@@ -124,6 +124,26 @@ def test_whether_a_cancelled_call_s_tokens_are_known_is_the_script_s_choice(
         await asyncio.wait([task])
         assert progress.sent
         assert (progress.prompt_tokens, progress.completion_tokens) == known
+
+    virtually(work())
+
+
+def test_a_beginning_is_judged_once_however_often_replies_go_on_from_it() -> None:
+    asked = []
+
+    def score(text: str) -> float:
+        asked.append(text)
+        return len(text) / 10
+
+    async def work() -> None:
+        backend = Scripted(score=score).connect()
+        told = [
+            await backend.score(ScoreRequest(REQUEST.messages, (steps,)), Progress())
+            for steps in (("a ",), ("a ", "b c"), ("a ", "d"), ("e", "f"), ("a ", "b c"))
+        ]
+        assert [one.steps for (one,) in told] == [(0.2,), (0.2, 0.5), (0.2, 0.3), (0.1, 0.2), (0.2, 0.5)]
+        assert [one.tokens.prompt for (one,) in told] == [4, 6, 5, 5, 6]
+        assert asked == ["a ", "a b c", "a d", "e", "ef"]
 
     virtually(work())
 

@@ -9,7 +9,7 @@ from tests.archon.virtual import now, virtually
 
 
 async def occupy(gate: Gate, seconds: float) -> None:
-    async with gate.slot():
+    async with gate:
         await asyncio.sleep(seconds)
         gate.succeeded()
 

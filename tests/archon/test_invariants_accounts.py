@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ async def test_a_call_whose_backend_breaks_is_in_the_books_all_the_same() -> Non
 
 
 async def test_budget_and_ledger_agree_on_a_sample_that_nobody_asked_for() -> None:
-    _, ledger, counted = await booked(backend(change=lambda c: [replace(c, index=c.index + 1000)]))
+    _, ledger, counted = await booked(backend(change=lambda c: [c._replace(index=c.index + 1000)]))
     assert ledger == counted
 
 

@@ -12,7 +12,9 @@ ENTRIES = st.lists(
     st.tuples(
         st.sampled_from(["sample", "judge", "fuse"]),
         st.sampled_from(["a", "b"]),
-        st.builds(Usage, requests=st.integers(0, 3), completion_tokens=st.integers(0, 99)),
+        st.builds(
+            lambda calls, new: Usage(calls, completion_tokens=new), st.integers(0, 3), st.integers(0, 99)
+        ),
         st.booleans(),
     ),
     max_size=12,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +30,7 @@ from archon.problem import Problem
 from archon.run import Run
 from archon.session import Session
 from archon.stage import Candidates, Count, Plan, Stage, Stream
+from archon.store import MemoryStore
 from archon.trace import MemoryTrace
 
 PROBLEM = Problem.ask("one two three", id="p")
@@ -144,6 +147,21 @@ async def test_a_replay_makes_no_call_and_has_the_recorded_cost() -> None:
     assert again == first
     assert paid.fresh == paid.usage == replayed.usage and paid.usage.usd > 0 and paid.usage.flops > 0
     assert replayed.fresh.requests == 0
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_what_is_stored_is_found_by_the_hash_of_all_that_affects_it(finished: bool) -> None:
+    replies = ("a\n", '\u00e9 "\ud800'), ("a\n",), ("",), ("a\n", '\u00e9 "\ud800', "\0c")
+    store = MemoryStore()
+    await ask(*replies, store=store, finished=finished)
+    await ask(*reversed(replies), store=store, finished=finished)
+    for reply in replies:
+        content = {"messages": [["user", PROBLEM.question]], "steps": reply, "finished": finished}
+        parts = ({"backend": "scripted", "model": "length"}, "steps", "probability", content)
+        text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        (found,) = (await store.recall("score", [key])).values()
+        assert json.loads(found)["steps"] == [length("".join(reply[:n])) for n in range(1, len(reply) + 1)]
 
 
 async def test_another_run_that_asks_for_more_pays_for_what_is_new() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +203,7 @@ def judges(pipeline: Pipeline) -> int:
 
 def timeless(usage: Usage) -> Usage:
     """Without seconds, which are sums of floats in another order."""
-    return replace(usage, seconds=0.0)
+    return usage._replace(seconds=0.0)
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from archon.candidate import Outcome
@@ -47,7 +46,7 @@ class Adding:
 
 def timeless(usage: Usage) -> Usage:
     """Without seconds, which are sums of floats in another order."""
-    return replace(usage, seconds=0.0)
+    return usage._replace(seconds=0.0)
 
 
 def check_books(outcome: Outcome, calls: int | None = None) -> None:
