@@ -49,6 +49,9 @@ CERTAINTY, VOTE = "+certainty", "+vote"
 POOL = "reward_best_of_n"
 """The ready pipeline whose samples serve all of `SAMPLED`."""
 
+_AT_ONCE = 512
+"""Answers being written at the same time: so many beginnings stay in a worker's memory until the next step."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -100,7 +103,9 @@ async def _run(
     graph = sized(pipeline, n).graph()
     async with Session(models=models, store=place / "store.sqlite", seed=seed) as session:
         with Live() as live:
-            return await Harness(Plan(dataset, graph, pipeline, samples=n), session, place, live).run()
+            at_once = max(2, min(16, _AT_ONCE // n))
+            plan = Plan(dataset, graph, pipeline, samples=n, concurrency=at_once)
+            return await Harness(plan, session, place, live).run()
 
 
 _GROUPS = ("m", "replicas")

@@ -26,7 +26,8 @@ import numpy as np
 
 from archon.backends.nano.batch import Batch
 from archon.backends.nano.folder import locate, read_shape, read_tensors
-from archon.backends.nano.llama import Llama, Prefix
+from archon.backends.nano.llama import Llama
+from archon.backends.nano.reading import Prefix
 from archon.backends.nano.sampling import Choice, choose
 from archon.errors import MissingExtra
 

@@ -139,6 +139,30 @@ def test_what_was_read_of_a_prompt_is_not_read_again(model: Llama) -> None:
     assert part[3, 0].tokens == everything(Engine(model), ask(3, "a common"))[3, 0].tokens
 
 
+def test_texts_that_begin_alike_are_read_together_but_their_beginning_once(model: Llama) -> None:
+    beginning = "a beginning that all of them have in common, long enough"
+    texts = [prompt(f"{beginning} {end}") for end in ("one", "two", "two", "three and more")]
+    texts += [prompt("something else altogether"), prompt(beginning)]
+    read = Engine(model).read(texts)
+    for tokens, (prefix, _) in zip(texts, read, strict=True):
+        assert prefix.tokens == tokens
+        np.testing.assert_array_equal(prefix.outcome, model.read(tokens).outcome)
+    begun = len(prompt(beginning)) + 1
+    assert [cached for _, cached in read] == [0, begun, len(texts[2]), begun, 0, begun - 1]
+    assert read[1][0] is read[2][0], "samples of one prompt share it"
+    assert Engine(model).read([]) == []
+
+
+def test_what_was_read_leaves_when_there_is_no_room(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = model.read(prompt("x" * 50)).nbytes
+    monkeypatch.setattr("archon.backends.nano.engine._KEPT_BYTES", 3 * size)
+    engine = Engine(model)
+    texts = [prompt(letter * 50) for letter in "abcdef"]
+    engine.read(texts)
+    assert [engine.read([text])[0][1] == len(text) for text in reversed(texts[3:])] == [True] * 3
+    assert engine.read([texts[0]])[0][1] < len(texts[0])
+
+
 def test_a_cancelled_request_leaves_at_once_and_tells_what_it_had_got(model: Llama) -> None:
     engine = Engine(model, capacity=4)
     engine.add(ask(0, n=3, limit=500, choice=Choice(top_k=2)))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from archon.backends.nano.batch import Batch
 from archon.backends.nano.folder import read_tensors
-from archon.backends.nano.llama import Llama, Prefix
+from archon.backends.nano.llama import Llama
+from archon.backends.nano.reading import Prefix
 from tests.archon.nano_model import random_folder
 
 
@@ -105,6 +106,26 @@ def test_reading_on_after_a_shared_beginning_changes_no_bit(model: Llama) -> Non
         assert again.tokens == whole.tokens
     other = model.read([*tokens[:50], 7, 7, 7])
     np.testing.assert_array_equal(model.read(tokens[50:], other.cut(50)).outcome, whole.outcome)
+
+
+@pytest.mark.parametrize("scores", [False, True])
+def test_texts_that_are_read_together_have_the_bits_of_each_alone(tmp_path: Path, scores: bool) -> None:
+    """Of many sizes, some after a beginning that was read, and two the same."""
+    model = Llama(random_folder(tmp_path / "model", scores=scores))
+    past = model.read(text(75, 9))
+    draw = np.random.default_rng(4)
+    texts = [
+        (text(int(size), int(seed)), past if seed % 3 else None)
+        for seed, size in enumerate(draw.integers(1, 90, 25))
+    ]
+    texts += [texts[4], (text(1), None), (text(64, 2), past.cut(64))]
+    for prefix, (new, before) in zip(model.read_all(texts), texts, strict=True):
+        single = model.read(new, before)
+        assert prefix.tokens == single.tokens
+        np.testing.assert_array_equal(prefix.outcome, single.outcome)
+        np.testing.assert_array_equal(prefix.keys, single.keys)
+        np.testing.assert_array_equal(prefix.values, single.values)
+        assert prefix.keys.base is None, "it would keep the others' in memory"
 
 
 def alone(model: Llama, prompt: list[int], reply: list[int]) -> list[NDArray[np.float32]]:

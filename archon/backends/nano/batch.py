@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archon.backends.nano.folder import Shape
-from archon.backends.nano.llama import BLOCK, Floats, Prefix
+from archon.backends.nano.reading import BLOCK, Floats, Prefix
 
 
 class Row(Protocol):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from archon.backends.nano.batch import Batch
-from archon.backends.nano.llama import Floats, Llama, Prefix
+from archon.backends.nano.llama import Llama
+from archon.backends.nano.reading import Floats, Prefix
 from archon.backends.nano.sampling import Choice, choose, log_probabilities
 from archon.backends.nano.tokens import EOS, has_text
 
@@ -21,6 +22,8 @@ _KEPT_BYTES = 128 << 20
 """Memory for prompts that were read."""
 _READ_AT_ONCE = 2048
 """Once so many tokens of prompts were read, those who are decoded have a step before more enter."""
+_WORTH_WAITING = 16
+"""A text that begins with so many tokens more like one that is being read than like any that was read waits for it."""
 
 
 class Ask(NamedTuple):
@@ -165,8 +168,38 @@ class Engine:
                 self._batch.remove(place)
         return done
 
-    def read(self, tokens: tuple[int, ...]) -> tuple[Prefix, int]:
-        """A sequence, read; and how much of it had been read before."""
+    def read(self, texts: Sequence[tuple[int, ...]]) -> list[tuple[Prefix, int]]:
+        """Sequences, read; and how much of each had been read before. What begins like one that is being read waits
+        for it."""
+        found: dict[int, tuple[Prefix, int]] = {}
+        left = dict(enumerate(texts))
+        while left:
+            now: dict[tuple[int, ...], tuple[Prefix | None, int]] = {}
+            for place, tokens in list(left.items()):
+                if tokens in now:
+                    continue
+                past, common = self._known(tokens)
+                if past is not None and common == len(tokens):
+                    if tokens not in self._read:
+                        self._keep(past)
+                    found[place] = past, common
+                    del left[place]
+                elif all(_common(other, tokens, common) < common + _WORTH_WAITING for other in now):
+                    now[tokens] = past, common
+            if not now:
+                break
+            fresh = self.model.read_all([(tokens[common:], past) for tokens, (past, common) in now.items()])
+            for prefix in fresh:
+                self._keep(prefix)
+            told = {prefix.tokens: prefix for prefix in fresh}
+            for place, tokens in list(left.items()):
+                if tokens in told:
+                    found[place] = told[tokens], now.pop(tokens, (None, len(tokens)))[1]
+                    del left[place]
+        return [found[place] for place in range(len(texts))]
+
+    def _known(self, tokens: tuple[int, ...]) -> tuple[Prefix | None, int]:
+        """The longest beginning that was read, and its size."""
         whole = self._read.get(tokens)
         if whole is not None:
             self._read.move_to_end(tokens)
@@ -176,29 +209,36 @@ class Engine:
             same = _common(kept.tokens, tokens, common)
             if same > common:
                 best, common = kept, same
-        past = None if best is None else best.cut(common)
-        prefix = (
-            past if past is not None and common == len(tokens) else self.model.read(tokens[common:], past)
-        )
-        self._read[tokens] = prefix
+        return (None if best is None else best.cut(common)), common
+
+    def _keep(self, prefix: Prefix) -> None:
+        self._read[prefix.tokens] = prefix
         self._read_bytes += prefix.nbytes
         while len(self._read) > 1 and self._read_bytes > _KEPT_BYTES:
             self._read_bytes -= self._read.popitem(last=False)[1].nbytes
-        return prefix, common
 
     def _admit(self) -> list[Done]:
         """Let samples enter, with their first token; returns those that end with it."""
-        fresh: list[_Sample] = []
+        entering: list[tuple[_Waiting, int, int | None]] = []
+        prompts: dict[tuple[int, ...], None] = {}
         room, to_read = self._batch.capacity - len(self._batch), _READ_AT_ONCE
-        while self._waiting and len(fresh) < room and to_read > 0:
+        while self._waiting and len(entering) < room and to_read > 0:
             key, waiting = next(iter(self._waiting.items()))
-            ask, (number, seed) = waiting.ask, waiting.samples.popleft()
+            entering.append((waiting, *waiting.samples.popleft()))
             if not waiting.samples:
                 del self._waiting[key]
-            prefix, cached = self.read(ask.tokens)
-            to_read -= prefix.size - cached
+            prompt = waiting.ask.tokens
+            if prompt not in prompts:
+                prompts[prompt] = None
+                to_read -= len(prompt) - self._known(prompt)[1]
+        read = dict(zip(prompts, self.read(list(prompts)), strict=True))
+        fresh: list[_Sample] = []
+        for waiting, number, seed in entering:
+            ask = waiting.ask
+            prefix, cached = read[ask.tokens]
             if waiting.cached is None:
                 waiting.cached = cached
+                read[ask.tokens] = prefix, prefix.size  # for whoever asks the same now
             limit = min(ask.limit, self.model.shape.positions - prefix.size)
             fresh.append(_Sample(ask, number, seed, prefix, waiting.cached, limit))
         if not fresh:

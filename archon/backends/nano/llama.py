@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archon.backends.nano.folder import Shape, read_shape, read_tensors
+from archon.backends.nano.reading import BLOCK, Floats, Prefix, exponentials, readings
 from archon.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,38 +29,8 @@ if TYPE_CHECKING:
 
     from archon.backends.nano.batch import Batch
 
-Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
-BLOCK = 64
-"""Positions per product of attention."""
 _MASKED = np.float32(-np.inf)
-
-
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """The beginning of a sequence, read."""
-
-    tokens: tuple[int, ...]
-    keys: Floats
-    """[layer, head, position, dimension]; there may be more positions than tokens."""
-    values: Floats
-    """[layer, head, dimension, position]."""
-    outcome: Floats
-    """After each token: the next one's logits, or of a reward model the score."""
-
-    @property
-    def size(self) -> int:
-        """How many tokens it has."""
-        return len(self.tokens)
-
-    @property
-    def nbytes(self) -> int:
-        """The memory it takes."""
-        return self.keys.nbytes + self.values.nbytes + self.outcome.nbytes
-
-    def cut(self, size: int) -> Prefix:
-        """Its beginning."""
-        return Prefix(self.tokens[:size], self.keys, self.values, self.outcome[:size])
 
 
 class _Layer(NamedTuple):
@@ -87,37 +58,36 @@ class Llama:
         if not np.isfinite(every).all():
             raise DataError(f"{str(folder)!r}: these weights give no finite numbers")
 
-    @np.errstate(over="ignore")  # of exponentials of gates that are shut
     def read(self, tokens: Sequence[int], past: Prefix | None = None) -> Prefix:
         """Read tokens after `past`, all at once. At least one, and no more than there are positions."""
-        s, start, new = self.shape, 0 if past is None else past.size, len(tokens)
-        width = _filled(start + new, BLOCK)
-        keys = np.zeros((s.layers, s.kv_heads, width, s.head_dim), np.float32)
-        values = np.zeros((s.layers, s.kv_heads, s.head_dim, width), np.float32)
-        if past is not None:
-            keys[:, :, :start], values[..., :start] = past.keys[:, :, :start], past.values[..., :start]
-        x = self._embedded(np.asarray(tokens))
-        places = self._tiled(np.arange(start, start + new))
-        turn = self._turn(places)
-        mask = np.where(np.arange(width)[:, None] <= places[:, None], np.float32(0), _MASKED)
-        blocks = [slice(at, at + BLOCK) for at in range(0, width, BLOCK)]
-        scores = np.empty((len(x), s.kv_heads, s.heads // s.kv_heads, width, self._tile), np.float32)
+        return self.read_all([(tokens, past)])[0]
+
+    @np.errstate(over="ignore")  # of exponentials of gates that are shut
+    def read_all(self, texts: Sequence[tuple[Sequence[int], Prefix | None]]) -> list[Prefix]:
+        """Several at once, each as if it were alone: their tokens share all products but those of attention."""
+        groups = list(readings(texts, self.shape, self._tile))
+        x = self._embedded(np.fromiter(chain.from_iterable(new for new, _ in texts), np.int64))
+        starts = [0 if past is None else past.size for _, past in texts]
+        places = [np.arange(start, start + len(new)) for start, (new, _) in zip(starts, texts, strict=True)]
+        turn = self._turn(self._tiled(np.concatenate(places)))
         for number, layer in enumerate(self._layers):
             queries, k, v = self._project(x, layer, turn)
-            keys[number, :, start : start + new] = _by_token(k)[:new].transpose(1, 0, 2)
-            values[number, ..., start : start + new] = _by_token(v)[:new].transpose(1, 2, 0)
-            for block in blocks:
-                np.matmul(keys[number, :, None, block], queries, out=scores[..., block, :])
-            scores += mask[:, None, None]
-            totals = _exponentials(scores, scores.max(axis=-2, keepdims=True)).sum(axis=-2, keepdims=True)
-            seen = np.zeros_like(queries)
-            for block in blocks:
-                seen += values[number, :, None, :, block] @ scores[..., block, :]
-            self._finish(x, layer, seen / totals)
-        outcome = self._outcome(x)[:new]
-        if past is None:
-            return Prefix(tuple(tokens), keys, values, outcome)
-        return Prefix((*past.tokens, *tokens), keys, values, np.concatenate((past.outcome, outcome)))
+            by_token = _by_token(queries)
+            k, v = _by_token(k), _by_token(v)
+            seen = np.zeros_like(by_token)
+            for reading in groups:
+                reading.keep(number, k, v)
+                asked = by_token[reading.columns]
+                asked = self._in_tiles(asked.reshape(-1, *asked.shape[2:]))
+                asked = np.ascontiguousarray(asked).reshape(*reading.tiles, *asked.shape[1:])
+                told = _by_token(reading.attended(number, asked).reshape(-1, *asked.shape[2:]))
+                seen[reading.columns[reading.real]] = told.reshape(*reading.real.shape, *told.shape[1:])[
+                    reading.real
+                ]
+            self._finish(x, layer, np.ascontiguousarray(self._in_tiles(seen)))
+        outcome = self._outcome(x)
+        found = {place: prefix for reading in groups for place, prefix in reading.read(texts, outcome)}
+        return [found[place] for place in range(len(texts))]
 
     @np.errstate(over="ignore")
     def step(self, tokens: Tokens, batch: Batch[Any]) -> Floats:
@@ -151,8 +121,8 @@ class Llama:
             own += mask
             top[:count] = own.max(axis=-1)
             top[..., :group] = np.maximum(_by_token(shared.max(axis=-2)), top[..., :group])
-            totals = _exponentials(shared, self._in_tiles(top[..., :group])[..., None, :]).sum(axis=-2)
-            sums[:count] = _in_order(_exponentials(own, top[:count, ..., None]))[..., :group]
+            totals = exponentials(shared, self._in_tiles(top[..., :group])[..., None, :]).sum(axis=-2)
+            sums[:count] = _in_order(exponentials(own, top[:count, ..., None]))[..., :group]
             totals += self._in_tiles(sums)
             seen = np.zeros_like(queries)
             for tiles, columns, prefix in parts:
@@ -281,12 +251,6 @@ def _parts(runs: Iterable[tuple[int, int, Prefix]], tile: int) -> Iterator[tuple
         whole = slice(-(-start // tile), last)
         if whole.start < whole.stop:
             yield whole, slice(0, tile), prefix
-
-
-def _exponentials(scores: Floats, top: Floats) -> Floats:
-    """In place."""
-    scores -= top
-    return np.exp(scores, out=scores)
 
 
 def _in_order(values: Floats) -> Floats:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import archon
+from archon.backends.nano.routing import Reader, blocks, choose
 from archon.errors import ConnectionDropped, EndpointDown
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -46,6 +47,7 @@ class Worker:
         self._requests: dict[int, _Request] = {}
         self.load = 0
         """Samples it was asked for and has not given."""
+        self.reader = Reader()
 
     @property
     def pid(self) -> int | None:
@@ -137,6 +139,7 @@ class Worker:
                 request.heard.put_nowait(last)
             self._requests.clear()
             self.load = 0
+            self.reader.forget()
         await process.wait()
 
 
@@ -156,8 +159,12 @@ class Workers:
     async def ask(
         self, message: Mapping[str, Any], heard: asyncio.Queue[Mapping[str, Any]], load: int
     ) -> tuple[Worker, int]:
-        """Give a message to the worker with the least to do; returns the worker and the message's key."""
-        worker, key = min(self._workers, key=lambda worker: worker.load), next(self._keys)
+        """Give a message to the worker that has read most of its `tokens`, or to one with less to do; returns it and
+        the message's key."""
+        text = blocks(message["tokens"])
+        loads, readers = zip(*((worker.load, worker.reader) for worker in self._workers), strict=True)
+        worker, key = self._workers[choose(loads, readers, text)], next(self._keys)
+        worker.reader.note(text)
         try:
             await worker.ask({**message, "key": key}, heard, load)
         except BaseException:

@@ -22,8 +22,12 @@ import numpy as np
 from archon.backends.nano.engine import Ask, Engine
 from archon.backends.nano.folder import fingerprint
 from archon.backends.nano.llama import Llama
+from archon.backends.nano.reading import Prefix
 from archon.backends.nano.sampling import Choice, log_probabilities
 from archon.errors import DataError
+
+_READ_AT_ONCE = 4096
+"""Tokens of texts that are read together, those that were read before included."""
 
 
 def main(folder: str, sha256: str, capacity: str) -> None:
@@ -61,7 +65,7 @@ class _Worker:
             for message in messages:
                 said += self._obey(message)
             if self._to_read:
-                said.append(self._read(self._to_read.popleft()))
+                said += self._read()
             if not self._engine.idle:
                 said += ({"op": "done", **done._asdict()} for done in self._engine.step())
             if said:
@@ -99,23 +103,33 @@ class _Worker:
             )
         return []
 
-    def _read(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The scores at some places, or the log-probability of each token that is to follow the first ones."""
-        prefix, cached = self._engine.read(tuple(message["tokens"]))
-        if message["op"] == "score":
-            numbers = [float(prefix.outcome[place]) for place in message["places"]]
-        else:
-            following = np.asarray(message["following"], dtype=np.int64)
-            first = message["first"]
-            logs = log_probabilities(prefix.outcome[first : first + len(following)])
-            numbers = logs[np.arange(len(following)), following].tolist()
-        return {
-            "op": "told",
-            "key": message["key"],
-            "number": message["number"],
-            "numbers": numbers,
-            "cached": cached,
-        }
+    def _read(self) -> list[Mapping[str, Any]]:
+        """The next texts, so many that those who are decoded do not wait long."""
+        messages: list[Mapping[str, Any]] = []
+        size = 0
+        while self._to_read and (not messages or size + len(self._to_read[0]["tokens"]) <= _READ_AT_ONCE):
+            messages.append(self._to_read.popleft())
+            size += len(messages[-1]["tokens"])
+        read = self._engine.read([tuple(message["tokens"]) for message in messages])
+        return [_told(message, *found) for message, found in zip(messages, read, strict=True)]
+
+
+def _told(message: Mapping[str, Any], prefix: Prefix, cached: int) -> Mapping[str, Any]:
+    """The scores at some places, or the log-probability of each token that is to follow the first ones."""
+    if message["op"] == "score":
+        numbers = [float(prefix.outcome[place]) for place in message["places"]]
+    else:
+        following = np.asarray(message["following"], dtype=np.int64)
+        first = message["first"]
+        logs = log_probabilities(prefix.outcome[first : first + len(following)])
+        numbers = logs[np.arange(len(following)), following].tolist()
+    return {
+        "op": "told",
+        "key": message["key"],
+        "number": message["number"],
+        "numbers": numbers,
+        "cached": cached,
+    }
 
 
 def _write(file: int, messages: list[Mapping[str, Any]]) -> None:
