@@ -8,7 +8,6 @@ samples does only what is missing.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections import Counter
@@ -21,26 +20,24 @@ from typing import Any, Protocol, cast
 from pydantic import ValidationError
 
 from archon import registry
-from archon.benchmarks.benchmark import Dataset, Truth, fingerprint
-from archon.benchmarks.by_label import labels_of
+from archon.benchmarks.benchmark import Dataset
+from archon.benchmarks.recording import finite, never_begun, recorded
 from archon.benchmarks.results import Record, Results, RunInfo, summarise, write_json, write_whole
 from archon.calling import Caller
-from archon.candidate import Candidate, Outcome
+from archon.candidate import Candidate
 from archon.config.build import fields_of
 from archon.engine import EngineFigures
-from archon.errors import AllCandidatesFailed, DataError, UserError
+from archon.errors import DataError, UserError
 from archon.graph import Graph
 from archon.ledger import Ledger
 from archon.problem import Problem
 from archon.session import Session
 from archon.strategies.selection import ScoreSelector, Selector, VoteSelector
 from archon.tasks import together
-from archon.usage import Usage
 
 _INTERIM_SECONDS = 30.0
 _INTERIM_SHARE = 50
 """Interim results are written every half minute, and take no more than a fiftieth of the time."""
-_OUTCOME = {"right": "solved", "wrong": "wrong", "failed": "failed", "timed_out": "timed_out"}
 
 
 class Watcher(Protocol):
@@ -131,7 +128,7 @@ class Harness:
         async def work() -> None:
             for problem in waiting:
                 if self.session.expired:
-                    self._keep(_never_begun(problem))
+                    self._keep(never_begun(problem))
                     continue
                 self._keep(await self.one(problem))
 
@@ -157,21 +154,9 @@ class Harness:
 
     async def one(self, problem: Problem) -> Record:
         """Solve and grade one problem."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        try:
-            outcome = await self.session.solve(self.plan.graph, problem)
-        except AllCandidatesFailed as error:
-            assert error.outcome is not None
-            record = _record(problem, error.outcome, ())
-            record.outcome, record.error = "failed", str(error)
-            record.seconds = round(clock() - started, 3)
-            return record
-        candidates = _answers(outcome)
-        truths = await self.plan.dataset.grader.grade(problem, [c.text for c in candidates], self.session)
-        record = _record(problem, outcome, truths)
-        self._judge(record, problem, candidates)
-        record.seconds = round(clock() - started, 3)
+        record, candidates = await recorded(self.session, self.plan.graph, self.plan.dataset.grader, problem)
+        if not record.error:
+            self._judge(record, problem, candidates)
         return record
 
     def _judge(self, record: Record, problem: Problem, candidates: Sequence[Candidate]) -> None:
@@ -179,7 +164,7 @@ class Harness:
         for name, selector in tuple(self._selectors.items()):
             try:
                 if isinstance(selector, ScoreSelector):
-                    record.merits[name] = [_finite(selector.merit(c)) for c in candidates]
+                    record.merits[name] = [finite(selector.merit(c)) for c in candidates]
                 elif isinstance(selector, VoteSelector):
                     labels: dict[Any, int] = {}
                     record.ballots[name] = [
@@ -344,71 +329,6 @@ def _differences(known: Any, wanted: Any, path: str = "") -> list[tuple[str, str
             found += _differences(known.get(key), wanted.get(key), f"{path}.{key}" if path else key)
         return found
     return [] if known == wanted else [(path, json.dumps(known)[:80], json.dumps(wanted)[:80])]
-
-
-def _never_begun(problem: Problem) -> Record:
-    return Record(
-        problem.id,
-        "cancelled",
-        stopped="deadline",
-        exhausted="run.seconds",
-        fingerprint=fingerprint(problem),
-        labels=labels_of(problem),
-    )
-
-
-def _answers(outcome: Outcome) -> list[Candidate]:
-    """The candidates that answer the problem itself, and not one that a stage derived from it."""
-    return [c for c in outcome.candidates if not c.problem]
-
-
-def _record(problem: Problem, outcome: Outcome, truths: Sequence[Truth]) -> Record:
-    candidates = _answers(outcome)
-    position = {c.id: i for i, c in enumerate(candidates)}
-    selected = None if outcome.chosen is None else position[outcome.chosen.id]
-    if selected is not None:
-        what = _OUTCOME[truths[selected].status]
-    elif outcome.stopped in ("budget", "deadline", "cancelled"):
-        what = "cancelled"
-    else:
-        what = "abstained"
-    verifiers = sorted({name for c in candidates for name in c.verdicts})
-    return Record(
-        id=problem.id,
-        outcome=what,
-        selected=selected,
-        truth=[t.right for t in truths],
-        statuses=[t.status for t in truths],
-        samples=[c.id for c in candidates],
-        verdicts={name: _verdicts(candidates, name) for name in verifiers},
-        failures=[f"{f.stage}#{f.index} {type(f.error).__name__}: {f.error}" for f in outcome.failures],
-        usage=_exact(outcome.usage),
-        by_stage={name: _exact(u) for name, u in outcome.by_stage.items()},
-        by_model={name: _exact(u) for name, u in outcome.by_model.items()},
-        fresh=_exact(outcome.fresh),
-        stopped=outcome.stopped,
-        exhausted=outcome.exhausted,
-        fingerprint=fingerprint(problem),
-        labels=labels_of(problem),
-    )
-
-
-def _verdicts(candidates: Sequence[Candidate], name: str) -> dict[str, list[Any]]:
-    verdicts = [c.verdicts.get(name) for c in candidates]
-    return {
-        "accepted": [None if v is None else v.accepted for v in verdicts],
-        "score": [None if v is None else _finite(v.score) for v in verdicts],
-        "status": [None if v is None else v.status for v in verdicts],
-    }
-
-
-def _exact(usage: Usage) -> dict[str, Any]:
-    return usage.exact()
-
-
-def _finite(score: float | None) -> float | None:
-    """A score as JSON can hold it: the largest numbers for the infinities."""
-    return None if score is None else max(-1e300, min(1e300, score))
 
 
 def _selector(name: str, graph: Graph) -> Selector:

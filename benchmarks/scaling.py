@@ -103,7 +103,7 @@ async def _run(
     graph = sized(pipeline, n).graph()
     async with Session(models=models, store=place / "store.sqlite", seed=seed) as session:
         with Live() as live:
-            at_once = max(2, min(16, _AT_ONCE // n))
+            at_once = max(2, min(64, _AT_ONCE // n))
             plan = Plan(dataset, graph, pipeline, samples=n, concurrency=at_once)
             return await Harness(plan, session, place, live).run()
 
