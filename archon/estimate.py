@@ -63,7 +63,7 @@ def _line(
     prompt = None
     bounds: list[int] = []
     if _asks_the_problem(stage):  # what is asked about candidates, or of a stage's own, is not known yet
-        bounds = [_asked(problem, stage, caller).prompt_bound for problem in problems]
+        bounds = [asked(problem, stage, caller).prompt_bound for problem in problems]
         prompt = sum(bounds)
     prompt_tokens = None if calls.high is None or prompt is None else prompt * calls.high
     completion = None if calls.high is None or limit is None else len(problems) * calls.high * limit
@@ -82,7 +82,7 @@ def _asks_the_problem(stage: Stage) -> bool:
     return not stage.takes and not templates_of(type(stage)) and not any(pipelines_in(stage))
 
 
-def _asked(problem: Problem, stage: Stage, caller: Caller) -> Request:
+def asked(problem: Problem, stage: Stage, caller: Caller) -> Request:
     """What a source asks: the problem, after the stage's own system message (as Run.sample does)."""
     system = getattr(stage, "system", None)
     if caller.config.continues_text and problem.prompt is not None:

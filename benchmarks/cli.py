@@ -57,6 +57,12 @@ class _Bench(click.Command):
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N problems.")
 @click.option(
+    "--ids",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only the problems whose ids are in FILE, one per line, such as test.txt of a search.",
+)
+@click.option(
     "--selectors", metavar="NAME,...", help="Selectors whose curves are reported (default: the benchmark's)."
 )
 @click.option(
@@ -135,7 +141,7 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
         offline=options["offline"] or dry,
         prices=options["prices"],
     ) as session:
-        dataset = await dataset.prepared(session)
+        dataset = _only(await dataset.prepared(session), options["ids"])
         plan = Plan(
             dataset,
             graph,
@@ -166,6 +172,27 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
             session.trace = FileTrace(folder / "trace.jsonl")
         with live:
             return await harness.run()
+
+
+def _only(dataset: Any, file: Path | None) -> Any:
+    """The problems whose ids a file names, in the benchmark's order. Raises DataError, UserError for unknown ids."""
+    from dataclasses import replace
+
+    from archon.errors import DataError, UserError
+    from archon.suggest import hint
+
+    if file is None:
+        return dataset
+    try:
+        ids = dict.fromkeys(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the ids in {str(file)!r}: {error}") from error
+    known = [problem.id for problem in dataset.problems]
+    for one in ids:
+        if one not in known:
+            near = hint(one, known) if len(known) < 20 else f"It has {len(known)}, such as {known[0]!r}"
+            raise UserError(f"--ids {str(file)!r}: {dataset.name} has no problem {one!r}. {near}")
+    return replace(dataset, problems=[problem for problem in dataset.problems if problem.id in ids])
 
 
 def find_benchmark(

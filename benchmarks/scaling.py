@@ -154,18 +154,22 @@ def sized(method: str, n: int) -> Pipeline:
 def _of_samples(run: Results, selector: str, what: Study) -> Curve:
     """What a selector makes of the first so many of independent samples: at k, the mean over all subsets of k."""
     right = np.stack([_chosen(record, selector, what.budgets) for record in run.records])
-
-    def usage(record: Record) -> dict[str, Any]:
-        """A vote needs nobody who judges."""
-        return record.by_model.get("default", {}) if selector == "majority_vote" else record.usage
-
-    tokens = np.stack(
-        [
-            np.array([_tokens(usage(r), what) * k / max(1, len(r.truth)) for k in what.budgets])
-            for r in run.records
-        ]
-    )
+    tokens = np.stack([_of_some(record, selector, what) for record in run.records])
     return Curve(what.budgets, tokens, right)
+
+
+def _of_some(record: Record, selector: str, what: Study) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The tokens of the first so many samples. What is written grows with them, and so does what a reward model reads
+    of it; the question is computed once by each, however many there are, unless everything is counted."""
+    writer, reward = (Usage.from_json(record.by_model.get(name, {})) for name in ("default", "reward"))
+    models = [writer] if selector == "majority_vote" else [writer, reward]  # a vote needs nobody who judges
+    shares = np.array(what.budgets) / max(1, len(record.truth))
+    if what.count == "all":
+        return shares * sum(usage.tokens for usage in models)
+    question = writer.prompt_tokens - writer.cached_tokens
+    computed = [usage.tokens - usage.cached_tokens for usage in models]
+    fixed = sum(min(question, tokens) for tokens in computed)
+    return fixed + shares * (sum(computed) - fixed)
 
 
 def _tokens(told: Mapping[str, Any], what: Study) -> int:

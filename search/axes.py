@@ -62,7 +62,11 @@ class Axis:
 
     def _at(self, number: int) -> Choice:
         value = self.low + number * (self.step or 1)
-        return round(value) if self.kind == "int" else float(f"{value:.12g}")
+        return round(value) if self.kind == "int" else self._short(value)
+
+    def _short(self, value: float) -> float:
+        """With 12 digits, and not beyond the ends by that."""
+        return min(max(float(f"{value:.12g}"), self.low), self.high)
 
     def draw(self, rng: np.random.Generator) -> Choice:
         """A value at random: every option alike, numbers evenly, or evenly in their logarithm."""
@@ -73,10 +77,15 @@ class Axis:
         else:
             value = float(rng.uniform(self.low, self.high))
         step = self.step or (1 if self.kind == "int" else None)
-        if step is None:
-            return float(f"{value:.12g}")
-        if not self.log:
+        if step is not None and not self.log:
             return self._at(int(rng.integers(self._steps)))
+        return self.nearest(value)
+
+    def nearest(self, value: float) -> Choice:
+        """Of a number: its value that is nearest to this one."""
+        step = self.step or (1 if self.kind == "int" else None)
+        if step is None:
+            return self._short(value)
         return self._at(min(self._steps - 1, max(0, round((value - self.low) / step))))
 
     def holds(self, value: Choice) -> bool:
@@ -171,7 +180,9 @@ class Axes(Sequence[Axis]):
 
     def matters(self, axis: Axis, values: Mapping[str, Choice]) -> bool:
         """Whether an axis matters, given the values of those before it that do."""
-        return all(name in values and values[name] in wanted for name, wanted in axis.needs)
+        return all(
+            name in values and exact(values[name]) in map(exact, wanted) for name, wanted in axis.needs
+        )
 
     def configuration(self, values: Mapping[str, Choice]) -> Configuration:
         """These values, of the axes that matter. Raises UserError where one has none, has one that is not its own, or
@@ -188,7 +199,8 @@ class Axes(Sequence[Axis]):
             value = values[axis.name]
             if not axis.holds(value):
                 raise UserError(f"axis {axis.name!r} cannot be {value!r}; it is {described(axis)}")
-            found[axis.name] = int(value) if axis.kind == "int" else value  # type: ignore[arg-type]
+            number = {"int": int, "float": float}.get(axis.kind)
+            found[axis.name] = value if number is None else number(value)
         return Configuration(found)
 
     def draw(self, rng: np.random.Generator) -> Configuration:
@@ -247,6 +259,11 @@ class Axes(Sequence[Axis]):
                         )
                         found[other.name] = value if other is axis else kept
                 yield Configuration(found)
+
+
+def exact(value: Choice) -> tuple[bool, Choice]:
+    """What tells two values apart: `true` is not 1, and 1 is 1.0."""
+    return isinstance(value, bool), value
 
 
 def described(axis: Axis) -> str:

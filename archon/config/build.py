@@ -12,9 +12,10 @@ import types
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from archon import registry
 from archon.component import Component, Nested, Value
@@ -88,10 +89,7 @@ class Builder:
             if info is None:
                 self.flaw((*path, key), f"unknown key {shown(key)}", hint(key, cls.model_fields))
                 continue
-            nested = next((m for m in info.metadata if isinstance(m, Nested)), None) or _nested(
-                info.annotation
-            )
-            ready[key] = self._field(nested, info.annotation, raw, (*path, key))
+            ready[key] = self._field(_marked(info), info.annotation, raw, (*path, key))
         if len(self.flaws) > before:
             return None
         try:
@@ -190,9 +188,28 @@ def plain(value: Any) -> Any:
     return value
 
 
+class Holds(NamedTuple):
+    """What a field is built from: a component of a kind, a value of a class, or (None) plain data."""
+
+    one: Nested | type[Value] | None
+    each: Nested | type[Value] | None
+    """The same of its items, where it holds a list."""
+
+
+def holds(cls: type[Value], field: str) -> Holds:
+    """What a field of a class holds. Raises KeyError where it has none of that name."""
+    info = cls.model_fields[field]
+    return Holds(_marked(info) or _value_class(info.annotation), _item_class(info.annotation))
+
+
 def fields_of(value: Value) -> dict[str, Any]:
     """The fields that differ from their defaults, as plain data."""
     return {name: plain(inner) for name, inner in value.given().items()}
+
+
+def _marked(info: FieldInfo) -> Nested | None:
+    """The mark of a component on a field."""
+    return next((m for m in info.metadata if isinstance(m, Nested)), None) or _nested(info.annotation)
 
 
 def _value_class(annotation: Any) -> type[Value] | None:

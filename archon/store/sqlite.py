@@ -240,7 +240,7 @@ class SQLiteStore:
         self._recognise(db)
         row = db.execute(
             "INSERT INTO owners (host, pid, started, beat) VALUES (?, ?, ?, ?)",
-            (socket.gethostname(), os.getpid(), _started(os.getpid()), time.time()),
+            (socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time()),
         )
         self._owner = row.lastrowid or 0
         db.execute("COMMIT")
@@ -264,7 +264,7 @@ class SQLiteStore:
         db.execute(  # whoever was thought dead, and removed, is back
             "INSERT INTO owners (id, host, pid, started, beat) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
-            (self._owner, socket.gethostname(), os.getpid(), _started(os.getpid()), time.time()),
+            (self._owner, socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time()),
         )
 
     def _leave(self, db: sqlite3.Connection) -> None:
@@ -297,7 +297,7 @@ class SQLiteStore:
             return False
         host, pid, started, beat = row
         if host == socket.gethostname() and started:
-            return bool(_started(pid) == started)
+            return bool(process_start(pid) == started)
         return bool(time.time() - beat < _SILENT_SECONDS)
 
     def _announce(self, pool: int) -> None:
@@ -348,7 +348,7 @@ def load_usage(text: str) -> Usage:
     return Usage.from_json(json.loads(text))
 
 
-def _started(pid: int) -> str:
+def process_start(pid: int) -> str:
     """When a process started, so that a reused number is not mistaken for it; empty where unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

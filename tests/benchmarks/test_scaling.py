@@ -59,6 +59,21 @@ def test_a_study_runs_is_read_and_is_not_run_again(tmp_path: Path) -> None:
     tokens = line["arith"]["beam_search"]["tokens"][2]
     assert tokens == pytest.approx(sum(u.tokens - u.cached_tokens for u in used) / 4)
     assert "reward" in run.data["by_model"], "what the reward model reads counts"
+    pool = Results.read(tmp_path / "arith" / "reward_best_of_n" / "4")
+    both = [
+        Usage.from_json(record.by_model[name]) for record in pool.records for name in ("default", "reward")
+    ]
+    question = sum(u.prompt_tokens - u.cached_tokens for u in both[::2]) / 4
+    assert question > 10
+    written, read = (
+        sum(u.tokens - u.cached_tokens for u in some) / 4 - question for some in (both[::2], both[1::2])
+    )
+    judged = [2 * question + (written + read) * k / 4 for k in (1, 2, 4)]
+    assert line["arith"]["best_of_n"]["tokens"] == pytest.approx(judged), (
+        "both compute the question, and once"
+    )
+    plain = [question + written * k / 4 for k in (1, 2, 4)]
+    assert line["arith"]["self_consistency"]["tokens"] == pytest.approx(plain), "a vote is judged by nobody"
     assert {*json.loads((tmp_path / "scaling.json").read_text())} == {"arith", "rates"}
     assert (tmp_path / "scaling_arith.png").exists()
 

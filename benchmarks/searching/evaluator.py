@@ -1,0 +1,116 @@
+"""Evaluates stacks on a benchmark's problems: through one store, within one budget, graded as a run is.
+
+Configurations with the same models and problem budget share a session, and all share the store, so what one has sampled
+costs another nothing. Cost: the calls of the pipelines, as far as they are not stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from archon.backends.base import Model, canonical
+from archon.benchmarks.benchmark import Dataset
+from archon.benchmarks.recording import recorded
+from archon.budget import Budget, Budgets, Meter
+from archon.config import Config, plain
+from archon.errors import UserError
+from archon.problem import Problem
+from archon.search.objectives import Evaluation
+from archon.session import Session
+from archon.store import SQLiteStore, Store
+from archon.tasks import together
+from archon.usage import Usage, total
+
+
+class LocalEvaluator:
+    """Evaluates in this process. An asynchronous context manager."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        models: Mapping[str, Model],
+        *,
+        store: Store | Path,
+        limits: Budget | None = None,
+        seed: int = 0,
+        concurrency: int = 16,
+        offline: bool = False,
+        prices: Path | None = None,
+    ) -> None:
+        """`models` serve names that a configuration does not define. `limits` are for everything that is spent anew."""
+        self._dataset = dataset
+        self._problems = {problem.id: problem for problem in dataset.problems}
+        self._models = dict(models)
+        self._store = SQLiteStore(store) if isinstance(store, Path) else store
+        self._limits = limits or Budget()
+        self._given: dict[str, Any] = {"seed": seed, "offline": offline, "prices": prices}
+        self._gate = asyncio.Semaphore(concurrency)
+        self._meter = Meter("run", self._limits)
+        self._sessions: dict[str, Session] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._stack.push_async_callback(self._store.close)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def fresh(self) -> Usage:
+        """What was spent by this process."""
+        return total(session.ledger.fresh for session in self._sessions.values())
+
+    @property
+    def used(self) -> Usage:
+        """The same with what was replayed."""
+        return total(session.ledger.total for session in self._sessions.values())
+
+    async def session(self, config: Config) -> Session:
+        """The session for a configuration's models and problem budget."""
+        models = {**self._models, **config.models}
+        key = canonical(
+            [plain(Config(models=config.models, pipeline=config.pipeline))["models"]] if config.models else []
+        ) + repr(config.budget.problem)
+        found = self._sessions.get(key)
+        if found is None:
+            budget = Budgets(run=self._limits, problem=config.budget.problem)
+            found = Session(models=models, budget=budget, store=self._store, **self._given)
+            found.meter = self._meter  # one for all
+            self._sessions[key] = await self._stack.enter_async_context(found)
+        return found
+
+    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
+        """What came of each problem; None where the budget of the whole search ended first. Raises UserErrors where
+        the pipeline or its models cannot run."""
+        session = await self.session(config)
+        graph = config.pipeline.graph()
+
+        async def one(problem: Problem) -> Evaluation | None:
+            async with self._gate:
+                record, _ = await recorded(session, graph, self._dataset.grader, problem)
+            if record.exhausted.startswith("run"):
+                return None
+            return Evaluation.of_record(asdict(record))
+
+        found: dict[str, Evaluation | None] = {}
+
+        async def keep(problem: Problem) -> None:
+            found[problem.id] = await one(problem)
+
+        await together(keep(problem) for problem in self._known(problems))
+        return [found[problem] for problem in problems]
+
+    def _known(self, problems: Iterable[str]) -> list[Problem]:
+        missing = [problem for problem in problems if problem not in self._problems]
+        if missing:
+            raise UserError(f"the benchmark {self._dataset.name!r} has no problem {missing[0]!r}")
+        return [self._problems[problem] for problem in problems]

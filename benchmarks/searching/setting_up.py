@@ -1,0 +1,215 @@
+"""Everything that a search needs, from its file and the options: space, settings, problems, models, limits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from archon import registry
+from archon.backends.base import Model, canonical
+from archon.benchmarks.benchmark import Dataset
+from archon.benchmarks.by_label import labels_of
+from archon.benchmarks.searching.evaluator import LocalEvaluator
+from archon.budget import Budget
+from archon.cli.options import read_pipeline, with_samples
+from archon.config import Config, build
+from archon.config.build import Builder
+from archon.config.source import Source, read_file
+from archon.errors import UserError
+from archon.search.axes import Configuration, described
+from archon.search.history import Direction
+from archon.search.proposers.base import Proposer, Proposes
+from archon.search.proposers.portfolio import Portfolio
+from archon.search.proposers.preferring import preferring
+from archon.search.racing import shuffled
+from archon.search.reuse import Paid
+from archon.search.search import Parts
+from archon.search.settings import Settings, Spending, read_settings
+from archon.search.space import OWN, SearchSpace
+
+_DRAWS = 200
+_SHOWN = 3
+
+
+class Setup:
+    """Read once; nothing is asked of a model. Raises UserErrors for all that can be known to be wrong."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        file: Path = options["file"]
+        self.space = SearchSpace.read(file, others=Settings.model_fields)
+        self.settings = _with_options(read_settings(self.space.others), options)
+        self.seed: int = options["seed"]
+        self.dataset = _limited(_benchmark(self.settings.benchmark, options["data"]).load(), options["limit"])
+        self.models = _models(self._example(), options["replay"])
+        self.parts = self._parts()
+        self.paid = Paid()
+        raw = read_file(file).data
+        own = {key: raw[key] for key in raw if key in OWN} if isinstance(raw, Mapping) else raw
+        self._space_digest = hashlib.sha256(canonical(own).encode()).hexdigest()
+
+    async def prepare(self, evaluator: LocalEvaluator) -> None:
+        """What takes a session: limits on more than calls, and problems that take work."""
+        session = await evaluator.session(self._example())
+        self.dataset = await self.dataset.prepared(session)
+        self.space = self.space.bound_to(problems=self.dataset.problems, session=session)
+
+    @property
+    def limits(self) -> Budget:
+        """What the whole search may spend anew."""
+        spending = self.settings.spending
+        return Budget(tokens=spending.tokens, usd=spending.usd, counts="fresh")
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """Objectives as Optuna names their directions."""
+        return {
+            one.name: "maximize" if one.direction == "maximise" else "minimize"
+            for one in self.settings.objectives
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the values of this search depend on."""
+        return {
+            "space": self._space_digest,
+            "benchmark": f"{self.dataset.name} {self.dataset.fingerprint}",
+            "splits": self.settings.splits.model_dump(mode="json"),
+            "target": self.settings.target,
+        }
+
+    def proposer(self) -> Proposer:
+        """As the file says; where order carries no judgement, what is paid for goes first."""
+        given = self.settings.proposers or (registry.find("proposer", "tpe")(),)
+        one: Proposes = given[0] if len(given) == 1 else Portfolio(of=given)
+        objectives = 1 if self.settings.target is not None else len(self.settings.objectives)
+        return preferring(one, self.space, self._price, seed=self.seed, objectives=objectives)
+
+    def _price(self, configuration: Configuration) -> float:
+        return self.paid.price(self.space.graph(configuration), self.space.bounds(configuration))
+
+    @property
+    def baselines(self) -> dict[str, Config]:
+        """By name. Raises UserErrors."""
+        return {name: self._baseline(name, data) for name, data in self.settings.baselines.items()}
+
+    def described(self) -> list[str]:
+        """The space in words, and some of what is in it."""
+        axes = self.space.axes
+        found = [f"{axis.name}: {described(axis)}" + _needs(axis) for axis in axes]
+        size = axes.size if all(axis.values is not None for axis in axes) else None
+        found.append("continuous" if size is None else f"{size:,} configurations before limits")
+        import numpy as np
+
+        rng = np.random.default_rng(self.seed)
+        drawn = [axes.draw(rng) for _ in range(_DRAWS)]
+        refusals = [None if self.space.limits.need_models else self.space.refusal(one) for one in drawn]
+        allowed = [one for one, why in zip(drawn, refusals, strict=True) if why is None]
+        found.append(f"of {_DRAWS} drawn at random, {len(allowed)} are valid and within limits")
+        found += [f"  such as {self.space.stack(one)}" for one in allowed[:_SHOWN]]
+        found += [f"  not: {why}" for why in dict.fromkeys(w for w in refusals if w)][:_SHOWN]
+        parts = self.parts
+        found.append(
+            f"{self.dataset.name}: {len(parts.search)} problems to search on, {len(parts.validation)} to validate, "
+            f"{len(parts.test)} to test"
+        )
+        spending = self.settings.spending
+        given = [f"{name}: {value}" for name, value in spending.given().items()]
+        found.append(f"effort: {', '.join(given)}")
+        return found
+
+    def _example(self) -> Config:
+        """Some configuration of the space, for its models."""
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        why: Exception | None = None
+        for _ in range(_DRAWS):
+            try:
+                return self.space.config(self.space.axes.draw(rng))
+            except UserError as error:
+                why = error
+        raise UserError(f"none of {_DRAWS} configurations drawn at random can be built; the last: {why}")
+
+    def _parts(self) -> Parts:
+        problems = self.dataset.problems
+        ids = [problem.id for problem in problems]
+        labels = [canonical(labels_of(problem)) for problem in problems]
+        few = len(set(labels)) > len(ids) / 10
+        parts = self.settings.splits.assign(ids, None if few else labels)
+        return Parts(shuffled(parts["search"], self.seed), parts["validation"], parts["test"])
+
+    def _baseline(self, name: str, data: Any) -> Config:
+        if not isinstance(data, str):
+            found = build(Source({"pipeline": data}, f"baseline {name!r}"))
+        else:
+            pipeline, at, count = data.partition("@")
+            found = read_pipeline(pipeline)
+            if at:
+                if not count.isdigit() or not int(count):
+                    raise UserError(
+                        f"baseline {name!r} is {data!r}; after @ stands a number of samples, as in {pipeline}@16"
+                    )
+                found = found.model_copy(update={"pipeline": with_samples(found.pipeline, int(count))})
+        return found.model_copy(update={"models": {**self._example().models, **found.models}})
+
+
+def _with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    """What the command line says goes before what the file says."""
+    changes: dict[str, Any] = {
+        name: options[name] for name in ("trials", "tokens") if options[name] is not None
+    }
+    if options["usd"] is not None:
+        try:
+            changes["usd"] = Decimal(options["usd"])
+        except InvalidOperation:
+            raise UserError(f"--usd {options['usd']!r} is no amount of dollars, such as 2.50") from None
+    if options["effort"] is not None:
+        settings = settings.model_copy(update={"effort": options["effort"]})
+    if changes:
+        spending = Spending.model_validate({**settings.spending.model_dump(), **changes})
+        settings = settings.model_copy(update={"effort": spending})
+    return settings
+
+
+def _benchmark(given: Any, data: Path | None) -> Any:
+    """A benchmark as the file names it. Raises UnknownName, and ConfigError for wrong settings."""
+    if isinstance(given, str):
+        name, fields = given, {}
+    elif len(given) == 1:
+        ((name, fields),) = given.items()
+        fields = dict(fields or {})
+    else:
+        raise UserError(f"`benchmark` names one, and has {', '.join(map(repr, given))}")
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        name, fields = "jsonl", {"data": Path(name), **fields}
+    if data is not None:
+        fields["data"] = data
+    builder = Builder(Source(None, f"benchmark {name}"))
+    built = builder.named("benchmark", name, fields, ())
+    builder.check()
+    return built
+
+
+def _limited(dataset: Dataset, limit: int | None) -> Dataset:
+    from dataclasses import replace
+
+    return dataset if limit is None else replace(dataset, problems=dataset.problems[:limit])
+
+
+def _models(example: Config, replay: Path | None) -> dict[str, Model]:
+    """What serves `default` and `reward` where the file gives no model: recorded generations, or the lab's models."""
+    find = registry.find
+    if replay is not None:
+        return {"default": find("backend", "replay")(path=replay)}
+    if not all(model.of_the_lab for model in example.models.values()):
+        return {}
+    return {"default": find("backend", "nano")(), "reward": find("backend", "nano")(weights="prm")}
+
+
+def _needs(axis: Any) -> str:
+    if not axis.needs:
+        return ""
+    return " (where " + " and ".join(f"{name} is {' or '.join(map(str, v))}" for name, v in axis.needs) + ")"

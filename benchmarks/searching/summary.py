@@ -1,0 +1,178 @@
+"""What a search found, in figures: `search.json`. docs/search.md documents every field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from archon.benchmarks.statistics.intervals import Interval, student_interval, wilson
+from archon.benchmarks.statistics.paired import compare
+from archon.search.front import front
+from archon.search.history import anytime, importance
+from archon.search.objectives import Accuracy, Coverage, Evaluation, Objective
+from archon.search.optimism import optimism, verdict
+from archon.search.search import Found, Search
+from archon.usage import Usage, total
+
+SCHEMA = 1
+
+
+def summarise(search: Search, found: Found) -> dict[str, Any]:
+    """Everything that `search.json` says."""
+    settings, study = search.settings, search.study
+    history = study.history()
+    counts = {
+        state: sum(trial.state == state for trial in history) for state in ("complete", "pruned", "failed")
+    }
+    everything = [one for known in search.known.values() for one in known.values()]
+    usage, fresh = total(one.usage for one in everything), total(one.fresh for one in everything)
+    return {
+        "schema": SCHEMA,
+        "objectives": [one.name for one in settings.objectives],
+        "target": settings.target,
+        "best": None if found.winner is None else _best(search, found),
+        "baselines": {
+            name: _baseline(search, found, name) for name in search.baselines if name in found.test
+        },
+        "front": _front(search, found),
+        "trials": len(history),
+        "states": counts,
+        "evaluations": len(everything),
+        "requests": {"fresh": fresh.requests, "replayed": usage.requests - fresh.requests},
+        "tokens": {"fresh": fresh.tokens, "total": usage.tokens},
+        "usd": {"fresh": _usd(fresh), "total": _usd(usage)},
+        "importance": importance(history, search.space.axes),
+        "anytime": [list(point) for point in anytime(history)],
+        "splits": {part: len(getattr(search.parts, part)) for part in ("search", "validation", "test")},
+        "ended": found.ended,
+        "notes": list(search.proposer.notes),
+    }
+
+
+def _best(search: Search, found: Found) -> dict[str, Any]:
+    winner, value = found.winner, search.settings.value
+    assert winner is not None and winner.configuration is not None
+    on_search = [search.known[winner.name][p] for p in search.parts.search]
+    told: dict[str, Any] = {
+        "pipeline": "best.yaml",
+        "stack": search.space.stack(winner.configuration),
+        "configuration": winner.configuration.as_json(),
+        "search": {**figure(value, on_search), "corrected": _corrected(search)},
+        "validation": figure(value, found.validation.get(winner.name, [])),
+        "test": figure(value, found.test.get(winner.name, [])),
+        "cost": cost(found.test.get(winner.name) or on_search),
+    }
+    return told
+
+
+def _corrected(search: Search) -> float | None:
+    """What to expect of whoever leads on the search split."""
+    value = search.settings.value
+    rows = []
+    for trial in search.study.history():
+        have = search.known.get(trial.key, {})
+        rows.append([value.value(have[p]) if p in have else math.nan for p in search.parts.search])
+    try:
+        return optimism(rows).corrected if rows else None
+    except ValueError:
+        return None
+
+
+def _baseline(search: Search, found: Found, name: str) -> dict[str, Any]:
+    value, own = search.settings.value, found.test[name]
+    told = {"test": figure(value, own), "cost": cost(own)}
+    winner = None if found.winner is None else found.test.get(found.winner.name)
+    if winner:
+        held = verdict(_by_id(value, winner), _by_id(value, own), compare)
+        told["winner"] = {**held.as_json(), "sentence": held.sentence("the winner", name)}
+    return told
+
+
+def _by_id(value: Objective, evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    return {one.problem: value.value(one) for one in evaluations}
+
+
+def _front(search: Search, found: Found) -> list[dict[str, Any]]:
+    """The tested finalists in the plane of value and cost; empty where one objective was searched for."""
+    cost_of, value = search.settings.cost, search.settings.value
+    tested = [one for one in found.finalists if one.name in found.test]
+    if cost_of is None or not tested:
+        return []
+    values = [[value.value(e) for e in found.test[one.name]] for one in tested]
+    costs = [[cost_of.value(e) for e in found.test[one.name]] for one in tested]
+    stacks = {one.name: search.space.stack(one.configuration or {}) for one in tested}
+    points = front([one.name for one in tested], values, costs)
+    return [{**point.as_json(), "stack": stacks[point.key]} for point in points if point.on != "no"]
+
+
+def figure(objective: Objective, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """A mean over problems with its 95% interval; nulls where there are none."""
+    if not evaluations:
+        return {"value": None, "low": None, "high": None, "problems": 0}
+    values = [objective.value(one) for one in evaluations]
+    whole = isinstance(objective, Accuracy | Coverage)
+    found: Interval = wilson(values) if whole else student_interval(values)
+    return {
+        "value": found.value,
+        "low": _finite(found.low),
+        "high": _finite(found.high),
+        "problems": len(values),
+    }
+
+
+def cost(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """What a problem costs in the mean: what is recorded, replayed or not."""
+    count = max(1, len(evaluations))
+    usage = total(one.usage for one in evaluations)
+    usd = _usd(usage)
+    return {
+        "requests": usage.requests / count,
+        "tokens": usage.tokens / count,
+        "usd": None if usd is None else usd / count,
+        "flops": None if usage.unsized else usage.flops / count,
+    }
+
+
+def _usd(usage: Usage) -> float | None:
+    """None where a call has no price."""
+    return None if usage.unpriced else float(usage.usd)
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def lines(told: Mapping[str, Any]) -> list[str]:
+    """It in words, for the terminal."""
+    best = told["best"]
+    if best is None:
+        return [f"nothing could be evaluated: {told['ended']}"]
+    found = [f"best: {best['stack']}"]
+    for part in ("search", "validation", "test"):
+        one = best[part]
+        if one["problems"]:
+            found.append(f"  {part}: {_shown(one)} over {one['problems']} problems")
+    if best["search"]["corrected"] is not None:
+        found.append(
+            f"  a winner of this search was to be expected at {100 * best['search']['corrected']:.1f}"
+        )
+    found.append(
+        f"  cost of a problem: {best['cost']['tokens']:,.0f} tokens, {best['cost']['requests']:.1f} calls"
+    )
+    for name, one in told["baselines"].items():
+        found.append(f"{name}: {_shown(one['test'])}, {one['cost']['tokens']:,.0f} tokens")
+        if "winner" in one:
+            found.append(f"  {one['winner']['sentence']}")
+    states = told["states"]
+    found.append(
+        f"{told['trials']} configurations ({states['complete']} finished, {states['pruned']} lost, "
+        f"{states['failed']} failed), {told['evaluations']:,} evaluations, {told['tokens']['fresh']:,} fresh of "
+        f"{told['tokens']['total']:,} tokens; it ended because {told['ended']}"
+    )
+    return found
+
+
+def _shown(one: Mapping[str, Any]) -> str:
+    low, high = (float("nan") if one[end] is None else 100 * one[end] for end in ("low", "high"))
+    return f"{100 * one['value']:.1f} [{low:.1f}, {high:.1f}]"

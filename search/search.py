@@ -1,0 +1,435 @@
+"""The search itself: propose, race, validate, and report on problems that nothing was chosen by.
+
+Configurations are proposed (search/proposers), raced on the search split, problem by problem (search/racing.py), and
+those that surely lose get no more. The best of those that are left are finished, and validated on problems of their
+own; the best there is the winner, and its figure comes from a third set, which no choice has seen (D11). Nothing is
+evaluated twice: what came of a configuration on a problem is kept by the study, whichever process had it, and what a
+pipeline samples by the store, whichever configuration had it.
+
+Cost: the calls of the evaluations, and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from archon.config import Config
+from archon.errors import UserError
+from archon.search.axes import Configuration
+from archon.search.claims import Item
+from archon.search.history import Trial
+from archon.search.objectives import Evaluation
+from archon.search.proposers.base import Proposer, Told
+from archon.search.racing import Race, Rules
+from archon.search.reuse import Paid
+from archon.search.settings import Settings
+from archon.search.space import SearchSpace
+from archon.search.study import Study
+from archon.tasks import together
+
+_POLL_SECONDS = 0.5
+"""How often to look whether another process is done with what it claimed."""
+
+
+class Evaluator(Protocol):
+    """Runs a pipeline on problems, and grades it."""
+
+    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
+        """What came of each problem; None where the budget of the whole search ended first.
+
+        Raises UserErrors where the pipeline or its models cannot run.
+        """
+        ...
+
+
+class Watcher(Protocol):
+    """Told of a search's progress."""
+
+    def tried(self, search: Search) -> None:
+        """More is known than before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Problems by id: three sets, of which no two share one."""
+
+    search: tuple[str, ...]
+    """In the order of the race."""
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def as_json(self) -> dict[str, list[str]]:
+        """A dictionary for JSON."""
+        return {name: list(getattr(self, name)) for name in ("search", "validation", "test")}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stack that is reported: a finalist or a baseline."""
+
+    name: str
+    config: Config
+    configuration: Configuration | None = None
+    """None of a baseline."""
+
+
+@dataclass
+class Found:
+    """What a search found."""
+
+    winner: Candidate | None
+    """None where nothing could be evaluated."""
+    finalists: list[Candidate] = field(default_factory=list)
+    validation: dict[str, list[Evaluation]] = field(default_factory=dict)
+    """Of the finalists, by name, in the order of the split."""
+    test: dict[str, list[Evaluation]] = field(default_factory=dict)
+    """Of the winner and the baselines; and of the other finalists where a front is wanted."""
+    ended: str = ""
+    """Why it tried no more."""
+
+
+class Search:
+    """One process of a search. `run` does everything, and goes on where it, or another, was cut off."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: Settings,
+        study: Study,
+        proposer: Proposer,
+        evaluator: Evaluator,
+        parts: Parts,
+        baselines: Mapping[str, Config],
+        *,
+        watcher: Watcher | None = None,
+        paid: Paid | None = None,
+    ) -> None:
+        self.space = space
+        self.settings = settings
+        self.study = study
+        self.proposer = proposer
+        self.parts = parts
+        self.race = Race(self._rules())
+        self.known: dict[str, dict[str, Evaluation]] = {}
+        """What came of a configuration's or a baseline's problems, by its key."""
+        self.evaluations = 0
+        """How many this process has made."""
+        self._evaluator = evaluator
+        self.baselines = dict(baselines)
+        self._watcher = watcher
+        self._paid = paid or Paid()
+        self._open: dict[str, Trial] = {}
+        self._closed: set[str] = set()
+        self._told: dict[str, int] = {}
+        self._places = {problem: place for place, problem in enumerate(parts.search)}
+        self._over = ""
+        """Why nothing more may be evaluated."""
+        self._ended = ""
+        """Why nothing more is tried."""
+
+    @property
+    def ended_trials(self) -> int:
+        """How many configurations are done, in all processes."""
+        return len(self._closed)
+
+    @property
+    def begun_trials(self) -> int:
+        """These and those that this process has under way."""
+        return len(self._closed) + len(self._open)
+
+    async def run(self) -> Found:
+        """Search until the effort is spent or nothing is left to try; then validate, and test."""
+        while not self._over:
+            self._sync()
+            more = self._take_up() or self._fill()
+            batch = [(key, place) for key, place in self.race.wanted() if key in self._open]
+            if not batch and not more:
+                break
+            await self._evaluate(batch)
+            self._settle()
+        return await self._end()
+
+    # --- trying ------------------------------------------------------------------------------------
+
+    def _rules(self) -> Rules:
+        settings, race = self.settings, self.settings.race
+        goal = "value" if settings.cost is None else "front" if settings.target is None else "target"
+        return Rules(
+            problems=len(self.parts.search),
+            alpha=race.alpha,
+            contestants=self._most_contestants(),
+            goal=goal,
+            target=settings.target,
+            tolerance=race.tolerance if goal != "target" else 0.0,
+            first=race.first,
+            growth=race.growth,
+        )
+
+    def _most_contestants(self) -> int | None:
+        """How many configurations there can be, so that the race's promise is to the best of them all, whichever are
+        proposed because of what came of others. None in a space without end, where there is no such promise."""
+        counts = [len(axis.values) if axis.values is not None else None for axis in self.space.axes]
+        known = [count for count in counts if count is not None]
+        return max(2, math.prod(known)) if len(known) == len(counts) else None
+
+    def _fill(self) -> bool:
+        """Begin trials until enough are under way; whether any was begun."""
+        begun = False
+        limit = self.settings.spending.trials
+        while self._under_way() < self.settings.race.width:
+            if limit is not None and len(self._open) + len(self._closed) >= limit:
+                self._ended = f"{limit} configurations were tried"
+                return begun
+            configuration = self.proposer.ask()
+            if configuration is None:
+                self._ended = "nothing is left to propose"
+                return begun
+            trial = self.study.begin(
+                configuration,
+                type(self.proposer).__name__,
+                {"stack": self.space.stack(configuration)},
+            )
+            if trial is not None:
+                self._enter(trial)
+                begun = True
+        return begun
+
+    def _take_up(self) -> bool:
+        """Go on with trials whose process is gone; whether there was one."""
+        taken = [self.study.take_up(trial) for trial in self.study.lost()]
+        for trial in taken:
+            if trial is not None and trial.key not in self._open:
+                self._enter(trial)
+        return any(trial is not None for trial in taken)
+
+    def _under_way(self) -> int:
+        """How many configurations of ours are to get more problems, or were begun just now."""
+        wanted = {key for key, _ in self.race.wanted()}
+        return sum(key in wanted or not self.race.seen(key) for key in self._open)
+
+    def _enter(self, trial: Trial) -> None:
+        """A trial of ours takes part; what is known of it already counts."""
+        self._open[trial.key] = trial
+        known = trial.configuration
+        self._paid.note(self.space.graph(known), self.space.bounds(known))
+        self._into_race(trial)
+
+    def _into_race(self, trial: Trial) -> None:
+        limit = None if self.settings.cost is None else self._most(trial.configuration)
+        self.race.enter(trial.key, limit=limit)
+        for problem, value in self.study.claims.values(trial.key).items():
+            self._learn(trial.key, Evaluation.from_json(value), problem)
+
+    def _most(self, configuration: Configuration) -> float:
+        """The most that a problem costs with it. Raises UserError where nobody can say."""
+        cost = self.settings.cost
+        assert cost is not None
+        name = {"requests": "calls"}.get(cost.name, cost.name)
+        bounds = [getattr(bound, name, None) for bound in self.space.bounds(configuration).values()]
+        limit = getattr(self.space.limits, name, None)
+        known = [float(bound) for bound in bounds if bound is not None]
+        if len(known) == len(bounds) and (limit is None or sum(known) <= float(limit)):
+            return sum(known)
+        if limit is None:
+            raise UserError(
+                f"`objectives` names {cost.name}, and nothing bounds what a problem costs with "
+                f"{self.space.stack(configuration)}. Give a limit: limits: {{{name}: ...}}"
+            )
+        return float(limit)
+
+    def _sync(self) -> None:
+        """Take in the trials that ended, in whichever process, and tell the proposer."""
+        for trial in self.study.history():
+            if trial.key in self._closed:
+                continue
+            self._closed.add(trial.key)
+            if trial.key not in self.race and trial.state != "failed":
+                self._into_race(trial)
+            self._tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        values = None if trial.values is None else self._signed(trial.values)
+        self.proposer.tell(
+            trial.configuration,
+            Told(values, trial.problems, trial.state == "complete", float(trial.fresh_tokens)),
+        )
+
+    def _signed(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Objectives such that more is better; with a target one figure: how far below it, or how cheap above it."""
+        settings = self.settings
+        if settings.target is None:
+            return tuple(one.signed(v) for one, v in zip(settings.objectives, values, strict=True))
+        value, cost = values
+        return (value - settings.target if value < settings.target else 1.0 / (1.0 + cost),)
+
+    async def _evaluate(self, batch: Sequence[tuple[str, int]]) -> None:
+        """Evaluate some configurations on some problems of the search split."""
+        wanted: dict[str, list[str]] = {}
+        limit = self.settings.spending.evaluations
+        for key, place in batch:
+            if limit is not None and self.evaluations + sum(map(len, wanted.values())) >= limit:
+                self._over = f"{limit} evaluations were made"
+                break
+            wanted.setdefault(key, []).append(self.parts.search[place])
+
+        async def one(key: str, problems: list[str]) -> None:
+            try:
+                await self._have(key, self.space.config(self._open[key].configuration), problems)
+            except UserError as error:
+                self._fail(key, error)
+
+        await together(one(key, problems) for key, problems in wanted.items())
+
+    async def _have(self, key: str, config: Config, problems: Sequence[str]) -> None:
+        """Evaluate what nobody has; wait for what another process has in hand."""
+        waited = False
+        while missing := [p for p in problems if p not in self.known.get(key, {})]:
+            if waited:
+                await asyncio.sleep(_POLL_SECONDS)
+            ours = [item.problem for item in self.study.claims.claim(Item(key, p) for p in missing)]
+            if ours:
+                await self._make(key, config, ours)
+            if len(ours) < len(missing):
+                for problem, value in self.study.claims.values(key).items():
+                    if problem in missing and problem not in self.known.get(key, {}):
+                        self._learn(key, Evaluation.from_json(value), problem)
+            if self._over:
+                return
+            waited = True
+
+    async def _make(self, key: str, config: Config, problems: Sequence[str]) -> None:
+        """Evaluate problems that are claimed, and keep what came of them; they are given up where that fails."""
+        items = [Item(key, problem) for problem in problems]
+        kept: dict[Item, Evaluation] = {}
+        try:
+            found = await self._evaluator.evaluate(config, problems)
+            kept = {item: one for item, one in zip(items, found, strict=True) if one is not None}
+            self.study.claims.finish_all({item: one.as_json() for item, one in kept.items()})
+        finally:
+            if len(kept) < len(items):
+                self.study.claims.release(item for item in items if item not in kept)
+        if len(kept) < len(items):
+            self._over = "the budget is spent"
+        self.evaluations += len(kept)
+        for item, evaluation in kept.items():
+            self._learn(key, evaluation, item.problem)
+        if self._watcher is not None:
+            self._watcher.tried(self)
+
+    def _learn(self, key: str, evaluation: Evaluation, problem: str) -> None:
+        self.known.setdefault(key, {})[problem] = evaluation
+        if key not in self.race or problem not in self._places:
+            return
+        cost = None if self.settings.cost is None else self.settings.cost.value(evaluation)
+        value = self.settings.value
+        self.race.tell(key, self._places[problem], value.scaled(value.value(evaluation)), cost)
+
+    def _fail(self, key: str, error: UserError) -> None:
+        """A configuration that cannot run: the worst there is, so that it holds nobody up."""
+        trial = self._open.pop(key)
+        for place in self.race.missing(key):
+            self.race.tell(key, place, 0.0, math.inf if self.settings.cost is not None else None)
+        self._finish(trial, "failed", str(error))
+
+    def _settle(self) -> None:
+        """End the trials that are out, or have had every problem; tell how the others stand."""
+        out = self.race.eliminated()
+        for key, trial in list(self._open.items()):
+            if key in out:
+                against = "" if out[key].against is None else f" than {out[key].against}"
+                self._finish(trial, "pruned", f"{out[key].why}{against}")
+            elif not self.race.missing(key):
+                self._finish(trial, "complete", "")
+            elif (seen := self.race.seen(key)) > self._told.get(key, 0):
+                self._told[key] = seen
+                values = self._means(key, self.parts.search)
+                self.study.report(trial, seen, values[0])
+                self.proposer.tell(trial.configuration, Told(self._signed(values), seen, finished=False))
+        self._sync()
+
+    def _finish(self, trial: Trial, state: str, reason: str) -> None:
+        have = self.known.get(trial.key, {})
+        on_search = [have[p] for p in self.parts.search if p in have]
+        self._open.pop(trial.key, None)
+        self.study.finish(
+            trial,
+            self._means(trial.key, self.parts.search) if on_search and state != "failed" else None,
+            state=state,  # type: ignore[arg-type]
+            problems=len(on_search),
+            fresh_tokens=sum(one.fresh.tokens for one in on_search),
+            reason=reason,
+        )
+
+    def _means(self, key: str, problems: Iterable[str]) -> tuple[float, ...]:
+        have = self.known.get(key, {})
+        some = [have[p] for p in problems if p in have]
+        return tuple(objective.mean(some) for objective in self.settings.objectives)
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    async def _end(self) -> Found:
+        """Finish the best, validate them, and test the winner and the baselines. Processes that share the study come to
+        the same end, and share the work."""
+        ended, self._over = self._over or self._ended, ""
+        for key in self._best(self._open):
+            await self._have(key, self.space.config(self._open[key].configuration), self.parts.search)
+        for key, trial in list(self._open.items()):
+            over = bool(self.race.missing(key))
+            self._finish(trial, "pruned" if over else "complete", "the search ended" if over else "")
+        while self.study.running():
+            await asyncio.sleep(_POLL_SECONDS)
+        self._sync()
+        complete = {trial.key: trial for trial in self.study.history() if trial.state == "complete"}
+        finalists = [
+            Candidate(key, self.space.config(complete[key].configuration), complete[key].configuration)
+            for key in self._best(complete)
+        ]
+        for one in finalists:
+            await self._have(one.name, one.config, self.parts.validation)
+        validated = [one for one in finalists if self._has(one.name, self.parts.validation)]
+        found = Found(self._winner(validated or finalists), finalists, ended=ended)
+        tested = [one for one in validated if found.winner is one or self.settings.cost is not None]
+        tested += [Candidate(name, config) for name, config in self.baselines.items()]
+        for one in tested:
+            key = one.name if one.configuration is not None else f"baseline {one.name}"
+            await self._have(key, one.config, self.parts.test)
+            if self._has(key, self.parts.test):
+                found.test[one.name] = [self.known[key][p] for p in self.parts.test]
+        found.validation = {
+            one.name: [self.known[one.name][p] for p in self.parts.validation] for one in validated
+        }
+        found.ended = found.ended or self._over
+        return found
+
+    def _best(self, among: Iterable[str]) -> list[str]:
+        """The finalists: of these, the survivors of most promise by their figures so far."""
+        alive = [key for key in self.race.survivors() if key in set(among) and self.race.seen(key)]
+        alive.sort(key=lambda key: (-self._merit(key, self.parts.search), self.race.cost(key)))
+        return alive[: self.settings.finalists]
+
+    def _merit(self, key: str, problems: Sequence[str]) -> float:
+        """One figure to sort by; of two objectives without a target the value."""
+        return self._signed(self._means(key, problems))[0]
+
+    def _winner(self, finalists: Sequence[Candidate]) -> Candidate | None:
+        """The best on the validation split (of equals, on the search split; then the cheaper)."""
+
+        def rank(one: Candidate) -> tuple[float, ...]:
+            validated = self._has(one.name, self.parts.validation)
+            merits = [self._merit(one.name, self.parts.search)]
+            if validated:
+                merits.insert(0, self._merit(one.name, self.parts.validation))
+            cost = math.fsum(self.known[one.name][p].usage.tokens for p in self.parts.search)
+            return (*(-merit for merit in merits), cost)
+
+        ready = [one for one in finalists if self._has(one.name, self.parts.search)]
+        return min(ready, key=rank, default=None)
+
+    def _has(self, key: str, problems: Iterable[str]) -> bool:
+        have = self.known.get(key, {})
+        return all(problem in have for problem in problems)

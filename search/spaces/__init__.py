@@ -1,0 +1,1 @@
+"""Search files that ship with the package: one per space (`SearchSpace.ready`)."""
