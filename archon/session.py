@@ -287,7 +287,8 @@ class Session:
         What an early stop cancelled, and what arrived too late to be used, was paid for then; a replay
         uses neither, so its cost is read from the record of the first time.
         """
-        if outcome.fresh.requests or record is None:
+        anew = outcome.fresh.requests > 0 or self._had_more(outcome, record)
+        if anew or record is None:
             record = {
                 "stopped": outcome.stopped,
                 "exhausted": outcome.exhausted,
@@ -296,7 +297,7 @@ class Session:
                 "journal": scope.journal.as_json(),
             }
             items = {key: json.dumps(record).encode()}
-            await self.store.remember("settlement", items, replace=outcome.fresh.requests > 0)
+            await self.store.remember("settlement", items, replace=anew)
             scope.ledger.publish()
             return outcome
         by_stage = {name: Usage.from_json(u) for name, u in record["by_stage"].items()}
@@ -311,6 +312,13 @@ class Session:
             by_stage=MappingProxyType(by_stage),
             by_model=MappingProxyType(by_model),
         )
+
+    def _had_more(self, outcome: Outcome, record: Mapping[str, Any] | None) -> bool:
+        """Whether the run's budget cut this off before, and all that it lacked was paid for by others since."""
+        if record is None or self.budget.run.counts != "fresh" or self.offline:
+            return False
+        cut = str(record["exhausted"]).startswith("run.") and record["stopped"] == "budget"
+        return cut and outcome.stopped in ("complete", "early") and not outcome.failures
 
     def _settlement_key(self, graph: Graph, problem: Problem) -> str:
         from archon.execution import Suite

@@ -92,7 +92,7 @@ class SearchSpace:
 
         Raises DataError where it cannot be read, ConfigError with everything that is wrong in it.
         """
-        return cls._of(read_file(File(path)), others, problems, session)
+        return cls.of(read_file(File(path)), others, problems, session)
 
     @classmethod
     def from_data(
@@ -106,16 +106,17 @@ class SearchSpace:
     ) -> Self:
         """The same of plain data, or of the text itself. Just a pipeline may be given as a list."""
         source = read_text(data, format) if isinstance(data, str) else Source(_plain(data, ()))
-        return cls._of(source, others, problems, session)
+        return cls.of(source, others, problems, session)
 
     @classmethod
-    def _of(
+    def of(
         cls,
         source: Source,
-        others: Collection[str] | None,
-        problems: Sequence[Problem],
-        session: Session | None,
+        others: Collection[str] | None = None,
+        problems: Sequence[Problem] = (),
+        session: Session | None = None,
     ) -> Self:
+        """The same of what was read."""
         if isinstance(source.data, list):
             lines = {("pipeline", *path): line for path, line in source.lines.items()}
             source = Source({"pipeline": source.data}, source.name, lines)
@@ -170,7 +171,7 @@ class SearchSpace:
         if file is None:
             raise UnknownName(f"no search file named {name!r} ships. {hint(name, shipped())}")
         source = read_text(file.read_text(encoding="utf-8"), "yaml", file.name)
-        return cls._of(source, None, problems, session)
+        return cls.of(source, None, problems, session)
 
     # --- what proposers need -----------------------------------------------------------------------
 

@@ -9,8 +9,22 @@ from typing import Any
 import click
 
 
-@click.command(short_help="Find the best stack under a budget.")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+class _Search(click.Command):
+    """Its help ends with what can be named."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The search files that ship, and who proposes."""
+        from archon import registry
+        from archon.search.space import shipped
+
+        with formatter.section("Search files"):
+            formatter.write_text(", ".join(shipped()) + ", or a YAML or TOML file")
+        with formatter.section("Proposers"):
+            formatter.write_text(", ".join(registry.names("proposer")))
+
+
+@click.command(cls=_Search, short_help="Find the best stack under a budget.")
+@click.argument("file", metavar="FILE")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -40,6 +54,14 @@ import click
     help="A file or a PostgreSQL URL for the trials (default: study.sqlite in DIR).",
 )
 @click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]BACKEND:MODEL",
+    help="A model, by the name that stages use (default: `default`), such as openai:gpt-4o-mini; before the file's.",
+)
+@click.option("--base-url", metavar="URL", help="Where the openai models of --model are served.")
+@click.option(
     "--replay",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -61,6 +83,18 @@ import click
     show_default=True,
     help="Of samples, of the splits' order, and of what is proposed.",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where problems are solved: in this process, or on the workers of a Ray cluster (the extra `ray`).",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="With --executor ray: the cluster (default: RAY_ADDRESS; else Ray is started here, and ended with us).",
+)
 @click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="A price table of yours.")
 @click.option("--offline", is_flag=True, help="Make no model call: what is not stored counts as failed.")
 @click.option(
@@ -71,28 +105,29 @@ import click
 def search(**options: Any) -> int:
     """Search for the pipeline that does best on a benchmark, within limits on what a problem may cost.
 
-    FILE is a pipeline in YAML or TOML with choices written where they are ({choose: [...]}, {range: [...]}, optional:),
-    and what to search on (benchmark:, objectives:, limits:, baselines:); docs/search.md says it all. What exceeds the
-    limits is never proposed. Samples are shared by all that need them, those that surely lose get no more problems,
-    and the winner's figure comes from problems that nothing was chosen by. It is in DIR/search.json, and the winner,
-    ready for `archon run`, in DIR/best.yaml.
+    FILE, or the name of one that ships (below), is a pipeline in YAML or TOML with choices written where they are
+    ({choose: [...]}, {range: [...]}, optional:), and what to search on (benchmark:, objectives:, limits:,
+    baselines:); docs/search.md says it all. What exceeds the limits is never proposed. Samples are shared by all that
+    need them, those that surely lose get no more problems, and the winner's figure comes from problems that nothing
+    was chosen by. It is in DIR/search.json, and the winner, ready for `archon run`, in DIR/best.yaml.
 
     Ctrl-C and even kill -9 lose nothing: run the same command again. Several at once, with the same DIR, share the
     work.
 
     \b
-    archon search stacks.yaml --out found --dry-run
-    archon search stacks.yaml --out found --effort light
+    archon search lab_arith --out found --dry-run
+    archon search lab_arith --out found --effort light
     archon search stacks.yaml --out found --tokens 2000000 --usd 5
-    archon run found/best.yaml "Compute 3 + 4 * 2 step by step."
+    archon run --pipeline found/best.yaml "Compute 3 + 4 * 2 step by step."
     """
     import asyncio
-    import json
 
     from archon.benchmarks.results import write_json, write_whole
     from archon.benchmarks.searching import pictures
     from archon.benchmarks.searching.summary import lines
 
+    if options["ray_address"] is not None and options["executor"] != "ray":
+        raise click.UsageError("--ray-address goes with --executor ray")
     searched = asyncio.run(_search(options))
     if searched is None:
         return 0
@@ -106,14 +141,12 @@ def search(**options: Any) -> int:
         write_whole(folder / "best.yaml", one.space.dump(found.winner.configuration))
     for line in lines(told):
         click.echo(line)
-    click.echo(json.dumps({"best": told["best"], "out": str(folder)}), err=True)
     return 0 if found.winner is not None else 1
 
 
 async def _search(options: dict[str, Any]) -> Any:
     import asyncio
 
-    from archon.benchmarks.searching.evaluator import LocalEvaluator
     from archon.benchmarks.searching.progress import Lines
     from archon.benchmarks.searching.setting_up import Setup
     from archon.benchmarks.searching.summary import summarise
@@ -134,16 +167,7 @@ async def _search(options: dict[str, Any]) -> Any:
         raise UserError(
             f"cannot write to {str(folder)!r}: {error.strerror}. Name another folder with --out"
         ) from error
-    evaluator = LocalEvaluator(
-        setup.dataset,
-        setup.models,
-        store=options["store"] or folder / "store.sqlite",
-        limits=setup.limits,
-        seed=options["seed"],
-        concurrency=options["concurrency"],
-        offline=options["offline"],
-        prices=options["prices"],
-    )
+    evaluator = _evaluator(setup, options)
     async with evaluator:
         await setup.prepare(evaluator)
         with Study.open(
@@ -171,3 +195,27 @@ async def _search(options: dict[str, Any]) -> Any:
             except asyncio.CancelledError:
                 print("interrupted; what was found is kept: run it again to go on", file=sys.stderr)
                 raise
+
+
+def _evaluator(setup: Any, options: dict[str, Any]) -> Any:
+    """What solves and grades problems: this process, or the workers of a cluster. Raises MissingExtra."""
+    given = {
+        "store": options["store"] or options["out"] / "store.sqlite",
+        "limits": setup.limits,
+        **{name: options[name] for name in ("seed", "concurrency", "offline", "prices")},
+    }
+    if options["executor"] == "local":
+        from archon.benchmarks.searching.evaluator import LocalEvaluator
+
+        return LocalEvaluator(setup.dataset, setup.models, **given)
+    from archon.benchmarks.searching.ray_evaluator import RayEvaluator
+    from archon.config.build import fields_of
+
+    return RayEvaluator(
+        setup.dataset,
+        setup.models,
+        benchmark={setup.benchmark.name: fields_of(setup.benchmark)},
+        limit=options["limit"],
+        address=options["ray_address"],
+        **given,
+    )

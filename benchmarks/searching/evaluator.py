@@ -17,7 +17,8 @@ from typing import Any, Self
 from archon.backends.base import Model, canonical
 from archon.benchmarks.benchmark import Dataset
 from archon.benchmarks.recording import recorded
-from archon.budget import Budget, Budgets, Meter
+from archon.benchmarks.results import Record
+from archon.budget import Budget, Budgets, Dimension, Meter
 from archon.config import Config, plain
 from archon.errors import UserError
 from archon.problem import Problem
@@ -44,8 +45,8 @@ class LocalEvaluator:
         prices: Path | None = None,
     ) -> None:
         """`models` serve names that a configuration does not define. `limits` are for everything that is spent anew."""
-        self._dataset = dataset
-        self._problems = {problem.id: problem for problem in dataset.problems}
+        self.dataset = dataset
+        """The problems and their grader; a prepared one may take its place."""
         self._models = dict(models)
         self._store = SQLiteStore(store) if isinstance(store, Path) else store
         self._limits = limits or Budget()
@@ -88,29 +89,40 @@ class LocalEvaluator:
             self._sessions[key] = await self._stack.enter_async_context(found)
         return found
 
+    def spend(self, allowance: Budget) -> None:
+        """Let what comes spend so much and no more, whatever was spent before."""
+        self._meter = Meter("run", allowance)
+        for session in self._sessions.values():
+            session.meter = self._meter
+
+    @property
+    def spent(self) -> dict[Dimension, Any]:
+        """What was spent under the limits, or under the last allowance, of what it limits."""
+        return dict(self._meter.spent)
+
     async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
         """What came of each problem; None where the budget of the whole search ended first. Raises UserErrors where
         the pipeline or its models cannot run."""
+        return [
+            None if record.exhausted.startswith("run") else Evaluation.of_record(asdict(record))
+            for record in await self.records(config, problems)
+        ]
+
+    async def records(self, config: Config, problems: Sequence[str]) -> Sequence[Record]:
+        """The record of each problem, whatever ended it. Raises UserErrors as `evaluate` does."""
         session = await self.session(config)
         graph = config.pipeline.graph()
 
-        async def one(problem: Problem) -> Evaluation | None:
+        async def one(problem: Problem) -> Record:
             async with self._gate:
-                record, _ = await recorded(session, graph, self._dataset.grader, problem)
-            if record.exhausted.startswith("run"):
-                return None
-            return Evaluation.of_record(asdict(record))
+                record, _ = await recorded(session, graph, self.dataset.grader, problem)
+            return record
 
-        found: dict[str, Evaluation | None] = {}
-
-        async def keep(problem: Problem) -> None:
-            found[problem.id] = await one(problem)
-
-        await together(keep(problem) for problem in self._known(problems))
-        return [found[problem] for problem in problems]
+        return await together(one(problem) for problem in self._known(problems))
 
     def _known(self, problems: Iterable[str]) -> list[Problem]:
-        missing = [problem for problem in problems if problem not in self._problems]
+        known = {problem.id: problem for problem in self.dataset.problems}
+        missing = [problem for problem in problems if problem not in known]
         if missing:
-            raise UserError(f"the benchmark {self._dataset.name!r} has no problem {missing[0]!r}")
-        return [self._problems[problem] for problem in problems]
+            raise UserError(f"the benchmark {self.dataset.name!r} has no problem {missing[0]!r}")
+        return [known[problem] for problem in problems]

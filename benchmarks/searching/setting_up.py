@@ -14,11 +14,11 @@ from archon.benchmarks.benchmark import Dataset
 from archon.benchmarks.by_label import labels_of
 from archon.benchmarks.searching.evaluator import LocalEvaluator
 from archon.budget import Budget
-from archon.cli.options import read_pipeline, with_samples
+from archon.cli.options import parse_model, read_pipeline, with_samples
 from archon.config import Config, build
 from archon.config.build import Builder
-from archon.config.source import Source, read_file
-from archon.errors import UserError
+from archon.config.source import Source, read_file, read_text
+from archon.errors import UnknownName, UserError
 from archon.search.axes import Configuration, described
 from archon.search.history import Direction
 from archon.search.proposers.base import Proposer, Proposes
@@ -28,7 +28,8 @@ from archon.search.racing import shuffled
 from archon.search.reuse import Paid
 from archon.search.search import Parts
 from archon.search.settings import Settings, Spending, read_settings
-from archon.search.space import OWN, SearchSpace
+from archon.search.space import OWN, SearchSpace, shipped
+from archon.suggest import hint
 
 _DRAWS = 200
 _SHOWN = 3
@@ -38,22 +39,24 @@ class Setup:
     """Read once; nothing is asked of a model. Raises UserErrors for all that can be known to be wrong."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        file: Path = options["file"]
-        self.space = SearchSpace.read(file, others=Settings.model_fields)
+        source = _source(options["file"])
+        self.space = SearchSpace.of(source, others=Settings.model_fields)
         self.settings = _with_options(read_settings(self.space.others), options)
         self.seed: int = options["seed"]
-        self.dataset = _limited(_benchmark(self.settings.benchmark, options["data"]).load(), options["limit"])
-        self.models = _models(self._example(), options["replay"])
+        self.benchmark = read_benchmark(self.settings.benchmark, options["data"])
+        self.dataset = limited(self.benchmark.load(), options["limit"])
+        self.given = _given(options)
+        self.models = _models(self._example(), self.given)
         self.parts = self._parts()
         self.paid = Paid()
-        raw = read_file(file).data
+        raw = source.data
         own = {key: raw[key] for key in raw if key in OWN} if isinstance(raw, Mapping) else raw
         self._space_digest = hashlib.sha256(canonical(own).encode()).hexdigest()
 
     async def prepare(self, evaluator: LocalEvaluator) -> None:
         """What takes a session: limits on more than calls, and problems that take work."""
         session = await evaluator.session(self._example())
-        self.dataset = await self.dataset.prepared(session)
+        self.dataset = evaluator.dataset = await self.dataset.prepared(session)
         self.space = self.space.bound_to(problems=self.dataset.problems, session=session)
 
     @property
@@ -174,7 +177,7 @@ def _with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _benchmark(given: Any, data: Path | None) -> Any:
+def read_benchmark(given: Any, data: Path | None) -> Any:
     """A benchmark as the file names it. Raises UnknownName, and ConfigError for wrong settings."""
     if isinstance(given, str):
         name, fields = given, {}
@@ -193,20 +196,45 @@ def _benchmark(given: Any, data: Path | None) -> Any:
     return built
 
 
-def _limited(dataset: Dataset, limit: int | None) -> Dataset:
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """Only the first so many problems."""
     from dataclasses import replace
 
     return dataset if limit is None else replace(dataset, problems=dataset.problems[:limit])
 
 
-def _models(example: Config, replay: Path | None) -> dict[str, Model]:
-    """What serves `default` and `reward` where the file gives no model: recorded generations, or the lab's models."""
+def _source(name: str) -> Source:
+    """A file, or one that ships. Raises DataError, and UnknownName with the nearest of those that ship."""
+    path = Path(name)
+    if path.is_file() or path.suffix in (".yaml", ".yml", ".toml"):
+        return read_file(path)
+    file = shipped().get(name)
+    if file is None:
+        raise UnknownName(
+            f"there is no search file {name!r}, and none of this name ships. {hint(name, shipped())}"
+        )
+    return read_text(file.read_text(encoding="utf-8"), "yaml", file.name)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Model]:
+    """The models of the command line. Raises UserErrors."""
+    found = dict(parse_model(text, options["base_url"]) for text in options["models"])
+    if options["replay"] is not None:
+        found["default"] = registry.find("backend", "replay")(path=options["replay"])
+    return found
+
+
+def _models(example: Config, given: Mapping[str, Model]) -> dict[str, Model]:
+    """What serves names that the file does not define: what was given, or the lab's models."""
+    known = [*example.models.values(), *given.values()]
+    if not all(model.of_the_lab for model in known):
+        return dict(given)
     find = registry.find
-    if replay is not None:
-        return {"default": find("backend", "replay")(path=replay)}
-    if not all(model.of_the_lab for model in example.models.values()):
-        return {}
-    return {"default": find("backend", "nano")(), "reward": find("backend", "nano")(weights="prm")}
+    lab: dict[str, Model] = {
+        "default": find("backend", "nano")(),
+        "reward": find("backend", "nano")(weights="prm"),
+    }
+    return {**lab, **given}
 
 
 def _needs(axis: Any) -> str:

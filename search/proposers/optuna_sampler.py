@@ -2,7 +2,7 @@
 
 Sources: Watanabe 2023, "Tree-Structured Parzen Estimator" (arXiv 2304.11127) for TPE; Hansen 2016 (arXiv 1604.00772)
 for CMA-ES; Deb et al. 2002 for NSGA-II; a Gaussian process with log expected improvement (Ament et al. 2023, arXiv
-2310.20708) for GP. Cost: no calls. An ask takes about a millisecond (GP: a second), and no longer in a long search:
+2310.20708) for GP. Cost: no calls. An ask takes some 10 ms (GP: seconds), and no longer in a long search:
 every EPOCH tells the sampler begins anew with the BEST and the NEWEST it was told of.
 
 Conditional axes. TPE is asked axis by axis, for those that matter; those that always matter it learns together. The
@@ -47,7 +47,8 @@ Sampler: TypeAlias = "Callable[[int], BaseSampler]"
 """A sampler of a seed."""
 
 DRAWS = 8
-"""So many draws that are refused or known, and a neighbour of the first comes instead."""
+"""So many draws that are refused or known, and a neighbour of the first comes instead; of GP two, which are slow and
+alike."""
 EPOCH = 400
 """So many tells, and the sampler begins anew."""
 BEST, NEWEST = 50, 100
@@ -98,7 +99,7 @@ class GP(Proposes):
             )
             return found
 
-        return ByOptuna(space, seed, objectives, sampler, every_axis=True)
+        return ByOptuna(space, seed, objectives, sampler, every_axis=True, draws=2)
 
 
 class CMAES(Proposes):
@@ -166,11 +167,13 @@ class ByOptuna(Tracking):
         *,
         every_axis: bool = False,
         keeps: bool = False,
+        draws: int = DRAWS,
     ) -> None:
         super().__init__(space, seed, objectives)
         self._sampler = sampler
         self._every_axis = every_axis
         self._keeps = keeps
+        self._attempts = draws
         self._codes = {axis.name: Code(axis) for axis in self.axes}
         self._pending: dict[str, Configuration] = {}
         self._stale = False
@@ -183,7 +186,7 @@ class ByOptuna(Tracking):
             if self._stale:
                 self._anew()
             first: Configuration | None = None
-            for attempt in range(DRAWS):
+            for attempt in range(self._attempts):
                 self._study.sampler = self._sampler(self._seed(attempt))
                 trial = self._study.ask()
                 found = self._read(trial)

@@ -1,0 +1,95 @@
+"""Ray, as far as it is needed: one text in, one text out, run by some worker of the cluster.
+
+Nothing of ours is pickled: a task is a JSON text and so is its answer. A worker that dies, or whose machine does, is
+reported as such, and the task is not run again behind our back, because what it spent must be accounted for first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from archon.benchmarks.cluster import worker
+from archon.errors import ArchonError, MissingExtra, UserError
+
+_OBJECT_STORE_BYTES = 128 * 1024 * 1024
+"""Texts are small."""
+
+
+class WorkerLost(ArchonError):
+    """The process that had a task, or its machine, is gone."""
+
+
+class RayCluster:
+    """A connection to a cluster, or a cluster of this machine that ends with it. An asynchronous context manager.
+
+    `address` is a cluster's, as host:port; where it is None that of RAY_ADDRESS, and else Ray is started here.
+    Raises MissingExtra, and UserError where there is no such cluster.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtra(
+                "the executor `ray` needs the extra `ray`: pip install 'archon[ray]'"
+            ) from error
+        self._ray = ray
+        self._address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self._ours = False
+        self._task: Any = None
+        self.workers = 1
+        """How many tasks run at once: one for each CPU of the cluster."""
+
+    async def __aenter__(self) -> Self:
+        ray = self._ray
+        if not ray.is_initialized():
+            self._connect()
+            self._ours = True
+        self.workers = max(1, int(ray.cluster_resources().get("CPU", 0)))
+        self._task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(worker.work)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ours:
+            self._ray.shutdown()  # ends this program's workers, and the cluster where we started it
+
+    def _connect(self) -> None:
+        here = self._address == "local"
+        local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES} if here else {}
+        try:
+            self._ray.init(address=self._address, log_to_driver=False, logging_level="ERROR", **local)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            what = "start Ray" if here else f"reach a Ray cluster at {self._address!r}"
+            raise UserError(
+                f"cannot {what}: {why}. `ray status` shows whether one runs; name it with --ray-address HOST:PORT"
+            ) from error
+
+    async def do(self, request: Mapping[str, Any]) -> Any:
+        """Have a task done, and what it answers (cluster/worker.py). Raises WorkerLost. Cancelling cancels the task."""
+        from ray import exceptions as lost
+
+        reference = self._task.remote(json.dumps(request))
+        try:
+            answer = json.loads(await reference)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):  # it may be over, or its machine gone
+                self._ray.cancel(reference)
+            raise
+        except (
+            lost.WorkerCrashedError,
+            lost.NodeDiedError,
+            lost.LocalRayletDiedError,
+            lost.OutOfMemoryError,
+            lost.ObjectLostError,
+        ) as error:
+            raise WorkerLost(str(error).strip().splitlines()[0]) from error
+        return answer

@@ -1,0 +1,316 @@
+"""A real Ray cluster of two nodes on this machine: the same results as without, one budget, and killed workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from archon.backends.nano.backend import Nano
+from archon.benchmarks.cluster import worker
+from archon.benchmarks.cluster.ray_cluster import RayCluster, WorkerLost
+from archon.benchmarks.searching.command import search
+from archon.benchmarks.searching.evaluator import LocalEvaluator
+from archon.benchmarks.searching.ray_evaluator import RayEvaluator
+from archon.benchmarks.searching.setting_up import read_benchmark
+from archon.budget import Budget
+from archon.config import Config, load
+from archon.errors import UnknownName, UserError
+from archon.search.objectives import Evaluation
+from archon.store import SQLiteStore
+from archon.usage import NOTHING, Usage, total
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("ray"),
+    # Ray's own: files and processes that it leaves to the end of the interpreter, and its notices of change.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+
+FILE = """
+benchmark: {lab/arith: {level: [2, 4], problems: 12}}
+objectives: accuracy
+limits: {calls: 8}
+proposers: random
+effort: {trials: 3}
+splits: {search: 0.5, validation: 0.25, test: 0.25}
+baselines: {vote: self_consistency@4}
+race: {first: 4, width: 2}
+finalists: 2
+pipeline:
+  - sample: {n: {choose: [1, 2, 4]}, temperature: {choose: [0.6, 1.0]}}
+  - majority_vote
+"""
+BENCHMARK: dict[str, dict[str, Any]] = {"lab/arith": {"level": [4], "problems": 12}}
+MODELS = {"default": Nano()}
+
+
+def stack(n: int, temperature: float = 0.8) -> Config:
+    return load(
+        f"pipeline: [{{sample: {{n: {n}, temperature: {temperature}}}}}, majority_vote]", format="yaml"
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two raylets, one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_AUTH_MODE", "disabled")
+    small = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    found = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    try:
+        found.add_node(**small)
+        found.wait_for_nodes()
+        yield found
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+        found.shutdown()
+        patch.undo()
+
+
+class Log:
+    """What was asked of the cluster, and what it answered."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Sequence[str]] = []
+        self.lost: list[Sequence[str]] = []
+        self.answers: list[Mapping[str, Any]] = []
+        do = RayCluster.do
+
+        async def logged(cluster: RayCluster, request: Mapping[str, Any]) -> Any:
+            self.asked.append(request["problems"])
+            try:
+                answer = await do(cluster, request)
+            except WorkerLost:
+                self.lost.append(request["problems"])
+                raise
+            self.answers.append(answer)
+            return answer
+
+        patch.setattr(RayCluster, "do", logged)
+
+    @property
+    def nodes(self) -> set[str]:
+        return {answer["node"] for answer in self.answers}
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    return Log(monkeypatch)
+
+
+@asynccontextmanager
+async def on(cluster: Any, store: Path, **options: Any) -> AsyncIterator[RayEvaluator]:
+    dataset = read_benchmark(BENCHMARK, None).load()
+    async with RayEvaluator(
+        dataset, MODELS, benchmark=BENCHMARK, store=store, address=cluster.address, **options
+    ) as evaluator:
+        yield evaluator
+
+
+async def locally(store: Path, config: Config, problems: Sequence[str]) -> list[Evaluation | None]:
+    dataset = read_benchmark(BENCHMARK, None).load()
+    async with LocalEvaluator(dataset, MODELS, store=store) as evaluator:
+        return list(await evaluator.evaluate(config, problems))
+
+
+def ids(count: int) -> list[str]:
+    return [problem.id for problem in read_benchmark(BENCHMARK, None).load().problems][:count]
+
+
+def same(one: Evaluation | None, other: Evaluation | None, *, fresh: bool = True) -> bool:
+    """But for time, and for work: how much of a prompt a model has read before is each process's own."""
+    assert one is not None and other is not None
+    plain = [one.as_json(), other.as_json()]
+    for data in plain:
+        for name in ("seconds", *(() if fresh else ("fresh",))):
+            del data[name]
+        for usage in ("usage", "fresh"):
+            for name in ("flops", "seconds", "cached_tokens"):
+                data.get(usage, {}).pop(name, None)
+    return plain[0] == plain[1]
+
+
+def paid(store: Path) -> Usage:
+    """Everything that is recorded as spent."""
+
+    async def found() -> Usage:
+        opened = SQLiteStore(store)
+        try:
+            return total([one.usage for one in await opened.summaries()])
+        finally:
+            await opened.close()
+
+    return asyncio.run(found())
+
+
+def stored(store: Path) -> int:
+    """How many samples there are; 0 where there is no store yet."""
+    with suppress(sqlite3.Error):
+        connection = sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)
+        try:
+            return int(connection.execute("SELECT count(*) FROM samples").fetchone()[0])
+        finally:
+            connection.close()
+    return 0
+
+
+def at_work(cluster: Any) -> list[int]:
+    """The processes of the cluster that have a task of ours in hand."""
+    raylets = {
+        info.process.pid
+        for node in cluster.list_all_nodes()
+        for kind, infos in node.all_processes.items()
+        if kind == "raylet"
+        for info in infos
+    }
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and (place / "cmdline").read_bytes().startswith(b"ray::work"):
+                found.append(int(place.name))
+    return found
+
+
+def test_a_search_finds_the_same_as_without(cluster: Any, tmp_path: Path, log: Log) -> None:
+    file = tmp_path / "stacks.yaml"
+    file.write_text(FILE)
+    told = []
+    for name, more in (("local", ()), ("ray", ("--executor", "ray", "--ray-address", cluster.address))):
+        arguments = [str(file), "--out", str(tmp_path / name), "-q", "--no-pictures", *more]
+        found = CliRunner().invoke(search, arguments, catch_exceptions=False)
+        assert found.exit_code == 0, found.output
+        told.append(json.loads((tmp_path / name / "search.json").read_text()))
+        for one in (told[-1]["best"], *told[-1]["baselines"].values()):
+            assert one["cost"].pop("flops") > 0  # less where a process has read a prompt's beginning before
+    assert told[0] == told[1]
+    for name in ("best.yaml", "splits.json", "test.txt"):
+        assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "ray" / name).read_bytes()
+    assert len(log.nodes) == 2, "both nodes did work"
+    assert not log.lost
+
+
+async def test_a_killed_worker_costs_its_batch(cluster: Any, tmp_path: Path, log: Log) -> None:
+    problems, config, store = ids(8), stack(24), tmp_path / "ray.sqlite"
+    async with on(cluster, store, concurrency=4) as evaluator:
+        task = asyncio.create_task(_evaluated(evaluator, config, problems))
+        while stored(store) < 20 or not (busy := at_work(cluster)):
+            assert not task.done(), "it was too quick to be killed"
+            await asyncio.sleep(0.05)
+        os.kill(busy[0], signal.SIGKILL)
+        found = await task
+    assert len(log.lost) == 1 and len(log.lost[0]) == 2
+    assert sorted(map(tuple, log.asked)).count(tuple(log.lost[0])) == 2, "its batch was evaluated again"
+    assert sum(map(len, log.asked)) == len(problems) + len(log.lost[0]), "and no other"
+    here = await locally(tmp_path / "local.sqlite", config, problems)
+    assert all(same(one, other, fresh=False) for one, other in zip(found, here, strict=True))
+    fresh = total(one.fresh for one in found if one is not None)
+    assert 0 < fresh.tokens <= total(one.fresh for one in here if one is not None).tokens
+
+
+async def _evaluated(evaluator: RayEvaluator, config: Config, problems: Sequence[str]) -> list[Any]:
+    return list(await evaluator.evaluate(config, problems))
+
+
+async def test_stacks_that_share_samples_pay_for_them_once(cluster: Any, tmp_path: Path) -> None:
+    problems = ids(4)
+    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
+        small, large = await asyncio.gather(
+            evaluator.evaluate(stack(3), problems), evaluator.evaluate(stack(6), problems)
+        )
+        fresh = evaluator.fresh
+    spent = total(one.fresh for one in (*small, *large) if one is not None)
+    assert spent.requests == fresh.requests == 6 * len(problems)
+    here = await locally(tmp_path / "local.sqlite", stack(6), problems)
+    assert [one and one.right for one in large] == [one and one.right for one in here]
+
+
+async def test_the_limit_holds_over_all_workers(cluster: Any, tmp_path: Path) -> None:
+    problems, store = ids(12), tmp_path / "ray.sqlite"
+    whole = await locally(tmp_path / "local.sqlite", stack(4), problems)
+    needed = total(one.usage for one in whole if one is not None).tokens
+    limit = needed // 2
+    async with on(cluster, store, limits=Budget(tokens=limit, counts="fresh")) as evaluator:
+        first = await evaluator.evaluate(stack(4), problems)
+        second = await evaluator.evaluate(stack(4), problems)
+        fresh = evaluator.fresh
+    assert 0 < fresh.tokens <= limit
+    assert (await asyncio.to_thread(paid, store)).tokens <= limit
+    assert any(one is None for one in second), "there was not enough for all"
+    done = [(one, other) for one, other in zip(first, whole, strict=True) if one is not None]
+    assert done and all(same(one, other) for one, other in done), "who ran out got another allowance"
+
+
+async def test_a_mistake_is_raised_as_the_worker_raised_it(cluster: Any, tmp_path: Path) -> None:
+    wrong = load("pipeline: [{sample: {model: codr, n: 1}}]", format="yaml")
+    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
+        with pytest.raises(UnknownName) as raised:
+            await evaluator.evaluate(wrong, ids(2))
+        assert "'codr', which is not defined" in str(raised.value) and "Ray" not in str(raised.value)
+        assert None not in await evaluator.evaluate(stack(1), ids(2)), "and the next one runs"
+
+
+async def test_being_cancelled_ends_what_runs(cluster: Any, tmp_path: Path) -> None:
+    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
+        task = asyncio.create_task(_evaluated(evaluator, stack(200), ids(8)))
+        while not at_work(cluster):
+            await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while at_work(cluster):  # the test's time limit is the assertion
+            await asyncio.sleep(0.05)
+        assert None not in await evaluator.evaluate(stack(1), ids(2))
+
+
+async def test_what_cannot_be_shared_is_refused(cluster: Any, tmp_path: Path) -> None:
+    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
+        about = evaluator._about
+        for change, words in (
+            ({"meeting": "other"}, "another file"),
+            ({"store": str(tmp_path / "absent" / "ray.sqlite")}, "does not see the store"),
+            ({"machine": "another"}, "processes of one machine"),
+            ({"fingerprint": "other"}, "same data"),
+        ):
+            evaluator._about = {**about, **change}
+            with pytest.raises(UserError, match=words):
+                await evaluator.evaluate(stack(1), ids(1))
+    assert not (tmp_path / "absent").exists()
+
+
+async def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
+    dataset = read_benchmark(BENCHMARK, None).load()
+    evaluator = RayEvaluator(
+        dataset, MODELS, benchmark=BENCHMARK, store=tmp_path / "s.sqlite", address="bad address"
+    )
+    with pytest.raises(UserError, match="--ray-address"):
+        async with evaluator:
+            pass
+
+
+def test_no_key_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from archon.backends.openai import OpenAI
+    from archon.config import dump
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret")
+    config = stack(1).model_copy(update={"models": {"default": OpenAI(model="m")}})
+    assert "secret" not in dump(config)
+    assert worker.machine() and NOTHING == Usage()
