@@ -73,6 +73,18 @@ class _Bench(click.Command):
     help="The run's folder; running into it again goes on where it stopped.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where problems are solved: in this process, or on the workers of a Ray cluster (the extra `ray`).",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="With --executor ray: the cluster (default: RAY_ADDRESS; else Ray is started here, and ended with us).",
+)
 @click.option("--trace", is_flag=True, help="Write every event to RUN/trace.jsonl.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to draw pictures.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -98,6 +110,10 @@ def bench(benchmark: str, **options: Any) -> int:
     from archon.benchmarks import plots
     from archon.benchmarks import report as reports
 
+    if options["executor"] == "local" and options["ray_address"] is not None:
+        raise click.UsageError("--ray-address goes with --executor ray")
+    if options["executor"] == "ray" and options["trace"]:
+        raise click.UsageError("--trace writes what happens in this process: leave out --executor ray")
     config = configured(
         options["pipeline"], options["models"], options["base_url"], options["settings"], options["samples"],
         options["run_budget"], problem_limits(options), options["replay"],
@@ -127,7 +143,9 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
     from archon.trace import FileTrace
 
     choices = {name: options[name] for name in ("level", "split", "seed")}
-    dataset = find_benchmark(benchmark, options["data"], options["benchmark_settings"], choices).load()
+    found = find_benchmark(benchmark, options["data"], options["benchmark_settings"], choices)
+    dataset = found.load()
+    loaded = dataset.fingerprint
     selectors = tuple(s.strip() for s in (options["selectors"] or "").split(",") if s.strip())
     graph = config.pipeline.graph()
     name = options["pipeline"]
@@ -161,6 +179,22 @@ async def _bench(benchmark: str, config: Any, options: dict[str, Any]) -> Any:
         }
         live = Live(quiet=options["quiet"])
         harness = Harness(plan, session, folder, live)
+        if options["executor"] == "ray":
+            from archon.benchmarks.cluster.harness import RayHarness
+            from archon.config.build import fields_of
+
+            harness = RayHarness(
+                plan,
+                session,
+                folder,
+                live,
+                address=options["ray_address"],
+                config=config,
+                benchmark={found.name: fields_of(found)},
+                fingerprint=loaded,
+                path=Path(store_path(options["store"])),
+                prices=options["prices"],
+            )
         harness.check()
         if dry:
             print(dump(config))

@@ -88,6 +88,8 @@ class Harness:
         self._interim_due = time.monotonic() + _INTERIM_SECONDS
         self._engines: dict[str, EngineFigures] = {}
         self._notes = [*plan.dataset.notes, *_comparing(plan.graph)]
+        self.left_out: dict[str, str] = {}
+        """Selectors that are not reported, and why."""
         self._selectors = self._reported()
 
     def check(self) -> None:
@@ -191,6 +193,7 @@ class Harness:
     def _leave_out(self, name: str, why: str) -> None:
         """A selector that fails on one problem has no figure over all of them."""
         del self._selectors[name]
+        self.left_out[name] = why
         for record in self.records.values():
             record.merits.pop(name, None)
             record.ballots.pop(name, None)

@@ -11,19 +11,20 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from archon.benchmarks.cluster.faults import packed
-from archon.benchmarks.results import Record
+from archon.benchmarks.harness import Harness, Plan
 from archon.benchmarks.searching.evaluator import LocalEvaluator
 from archon.budget import Budget
 from archon.config import Config, load
 from archon.errors import ArchonError, UserError
 from archon.store import SQLiteStore
+from archon.tasks import together
 from archon.usage import Usage
 
 MEETING = "meeting"
@@ -66,7 +67,7 @@ async def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     place: _Place | None = None
     try:
         place = await _place(asked["place"])
-        answer["records"] = [asdict(one) for one in await place.evaluate(asked)]
+        answer["records"] = await place.evaluate(asked)
     except ArchonError as error:
         answer["error"] = packed(error)
     if place is not None:
@@ -113,14 +114,21 @@ class _Place:
         )
         return cls(await evaluator.__aenter__())
 
-    async def evaluate(self, asked: Mapping[str, Any]) -> Sequence[Record]:
-        """The records of a task's problems."""
+    async def evaluate(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The records of a task's problems; with `selectors` also what those think of the candidates, and which of
+        them cannot be reported."""
         self._before = (self._evaluator.fresh, self._evaluator.used)
         self._evaluator.spend(Budget.model_validate(asked["allowance"]))
         config: Config = load(asked["config"], "yaml")
         session = await self._evaluator.session(config)
-        self._evaluator.dataset = await self._evaluator.dataset.prepared(session)
-        return await self._evaluator.records(config, asked["problems"])
+        dataset = self._evaluator.dataset = await self._evaluator.dataset.prepared(session)
+        if "selectors" not in asked:
+            return [asdict(one) for one in await self._evaluator.records(config, asked["problems"])]
+        plan = Plan(dataset, config.pipeline.graph(), "", selectors=tuple(asked["selectors"]))
+        harness = Harness(plan, session, Path())
+        wanted = self._evaluator.known(asked["problems"])
+        records = await together(harness.one(problem) for problem in wanted)
+        return [{**asdict(one), "left_out": harness.left_out} for one in records]
 
     def account(self) -> dict[str, Any]:
         """What the task spent of its allowance, and what it used by the ledger."""

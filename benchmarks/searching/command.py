@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,6 @@ def search(**options: Any) -> int:
 
 
 async def _search(options: dict[str, Any]) -> Any:
-    import asyncio
 
     from archon.benchmarks.searching.progress import Lines
     from archon.benchmarks.searching.setting_up import Setup
@@ -189,12 +187,8 @@ async def _search(options: dict[str, Any]) -> Any:
                 watcher=Lines(evaluator, quiet=options["quiet"]),
                 paid=setup.paid,
             )
-            try:
-                found = await one.run()
-                return one, found, summarise(one, found)
-            except asyncio.CancelledError:
-                print("interrupted; what was found is kept: run it again to go on", file=sys.stderr)
-                raise
+            found = await one.run()
+            return one, found, summarise(one, found)
 
 
 def _evaluator(setup: Any, options: dict[str, Any]) -> Any:

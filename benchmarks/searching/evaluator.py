@@ -118,9 +118,10 @@ class LocalEvaluator:
                 record, _ = await recorded(session, graph, self.dataset.grader, problem)
             return record
 
-        return await together(one(problem) for problem in self._known(problems))
+        return await together(one(problem) for problem in self.known(problems))
 
-    def _known(self, problems: Iterable[str]) -> list[Problem]:
+    def known(self, problems: Iterable[str]) -> list[Problem]:
+        """Problems by id. Raises UserError for one that the benchmark does not have."""
         known = {problem.id: problem for problem in self.dataset.problems}
         missing = [problem for problem in problems if problem not in known]
         if missing:

@@ -87,7 +87,7 @@ class RayEvaluator(LocalEvaluator):
     async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
         """What came of each problem; None where the budget of the whole search ended first. Raises UserErrors where
         the pipeline or its models cannot run, as the worker raised them."""
-        self._known(problems)
+        self.known(problems)
         text = dump(config.model_copy(update={"models": {**self._models, **config.models}}))
         batches = self.batches.split(problems)
         found = await together(self.batches.records(text, batch) for batch in batches)

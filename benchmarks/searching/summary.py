@@ -166,7 +166,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
             found.append(f"  {one['winner']['sentence']}")
     states = told["states"]
     found.append(
-        f"{told['trials']} configurations ({states['complete']} finished, {states['pruned']} lost, "
+        f"{told['trials']} configurations ({states['complete']} finished, {states['pruned']} dropped or left, "
         f"{states['failed']} failed), {told['evaluations']:,} evaluations, {told['tokens']['fresh']:,} fresh of "
         f"{told['tokens']['total']:,} tokens; it ended because {told['ended']}"
     )

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from archon.backends.nano.backend import Nano
+from archon.benchmarks.cli import bench
 from archon.benchmarks.cluster import worker
 from archon.benchmarks.cluster.ray_cluster import RayCluster, WorkerLost
 from archon.benchmarks.searching.command import search
@@ -24,16 +25,15 @@ from archon.benchmarks.searching.ray_evaluator import RayEvaluator
 from archon.benchmarks.searching.setting_up import read_benchmark
 from archon.budget import Budget
 from archon.config import Config, load
-from archon.errors import UnknownName, UserError
+from archon.errors import UserError
 from archon.search.objectives import Evaluation
 from archon.store import SQLiteStore
-from archon.usage import NOTHING, Usage, total
+from archon.usage import Usage, total
 
 ray = pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("ray"),
     # Ray's own: files and processes that it leaves to the end of the interpreter, and its notices of change.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -83,6 +83,13 @@ def cluster() -> Iterator[Any]:
             ray.shutdown()
         found.shutdown()
         patch.undo()
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Any) -> Any:
+    """The cluster, with workers that stay from test to test."""
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    return cluster
 
 
 class Log:
@@ -208,11 +215,37 @@ def test_a_search_finds_the_same_as_without(cluster: Any, tmp_path: Path, log: L
     assert not log.lost
 
 
-async def test_a_killed_worker_costs_its_batch(cluster: Any, tmp_path: Path, log: Log) -> None:
+def test_a_benchmark_has_the_same_records_as_without(cluster: Any, tmp_path: Path, log: Log) -> None:
+    told = []
+    for name, more in (("local", ()), ("ray", ("--executor", "ray", "--ray-address", cluster.address))):
+        arguments = [
+            "lab/arith", "--level", "2,4", "--benchmark-set", "problems=6", "--seed", "0", "-p", "self_consistency",
+            "--samples", "4", "--store", str(tmp_path / f"{name}.sqlite"), "--out", str(tmp_path / name), "-q",
+            "--no-pictures", *more,
+        ]  # fmt: skip
+        found = CliRunner().invoke(bench, arguments, catch_exceptions=False)
+        assert found.exit_code == 0, found.output
+        lines = (tmp_path / name / "problems.jsonl").read_text().splitlines()
+        told.append([_timeless(json.loads(line)) for line in lines])
+        told.append([(tmp_path / name / file).read_bytes() for file in ("info.json", "run.json")])
+    assert told[0] == told[2] and len(told[0]) == 12
+    assert told[1] == told[3]
+    assert len(log.nodes) == 2, "both nodes did work"
+
+
+def _timeless(record: Any) -> Any:
+    """A record but for time and work, as `same` says."""
+    if isinstance(record, dict):
+        odd = ("seconds", "flops", "cached_tokens")
+        return {key: _timeless(value) for key, value in record.items() if key not in odd}
+    return record
+
+
+async def test_a_killed_worker_costs_its_batch(connected: Any, tmp_path: Path, log: Log) -> None:
     problems, config, store = ids(8), stack(24), tmp_path / "ray.sqlite"
-    async with on(cluster, store, concurrency=4) as evaluator:
+    async with on(connected, store, concurrency=4) as evaluator:
         task = asyncio.create_task(_evaluated(evaluator, config, problems))
-        while stored(store) < 20 or not (busy := at_work(cluster)):
+        while stored(store) < 20 or not (busy := at_work(connected)):
             assert not task.done(), "it was too quick to be killed"
             await asyncio.sleep(0.05)
         os.kill(busy[0], signal.SIGKILL)
@@ -230,25 +263,27 @@ async def _evaluated(evaluator: RayEvaluator, config: Config, problems: Sequence
     return list(await evaluator.evaluate(config, problems))
 
 
-async def test_stacks_that_share_samples_pay_for_them_once(cluster: Any, tmp_path: Path) -> None:
+async def test_stacks_that_share_samples_pay_for_them_once(connected: Any, tmp_path: Path) -> None:
     problems = ids(4)
-    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
+    async with on(connected, tmp_path / "ray.sqlite") as evaluator:
         small, large = await asyncio.gather(
             evaluator.evaluate(stack(3), problems), evaluator.evaluate(stack(6), problems)
         )
         fresh = evaluator.fresh
     spent = total(one.fresh for one in (*small, *large) if one is not None)
-    assert spent.requests == fresh.requests == 6 * len(problems)
+    store = tmp_path / "ray.sqlite"
+    assert stored(store) == 6 * len(problems)
+    assert spent.tokens == fresh.tokens == (await asyncio.to_thread(paid, store)).tokens
     here = await locally(tmp_path / "local.sqlite", stack(6), problems)
     assert [one and one.right for one in large] == [one and one.right for one in here]
 
 
-async def test_the_limit_holds_over_all_workers(cluster: Any, tmp_path: Path) -> None:
+async def test_the_limit_holds_over_all_workers(connected: Any, tmp_path: Path) -> None:
     problems, store = ids(12), tmp_path / "ray.sqlite"
     whole = await locally(tmp_path / "local.sqlite", stack(4), problems)
     needed = total(one.usage for one in whole if one is not None).tokens
     limit = needed // 2
-    async with on(cluster, store, limits=Budget(tokens=limit, counts="fresh")) as evaluator:
+    async with on(connected, store, limits=Budget(tokens=limit, counts="fresh")) as evaluator:
         first = await evaluator.evaluate(stack(4), problems)
         second = await evaluator.evaluate(stack(4), problems)
         fresh = evaluator.fresh
@@ -259,38 +294,43 @@ async def test_the_limit_holds_over_all_workers(cluster: Any, tmp_path: Path) ->
     assert done and all(same(one, other) for one, other in done), "who ran out got another allowance"
 
 
-async def test_a_mistake_is_raised_as_the_worker_raised_it(cluster: Any, tmp_path: Path) -> None:
-    wrong = load("pipeline: [{sample: {model: codr, n: 1}}]", format="yaml")
-    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
-        with pytest.raises(UnknownName) as raised:
+async def test_a_mistake_is_raised_as_the_worker_raised_it(connected: Any, tmp_path: Path) -> None:
+    wrong = load(
+        "models: {default: {backend: openai, model: m}}\npipeline: [{sample: {n: 1}}]", format="yaml"
+    )
+    with pytest.raises(UserError) as here:
+        await locally(tmp_path / "local.sqlite", wrong, ids(1))
+    async with on(connected, tmp_path / "ray.sqlite") as evaluator:
+        with pytest.raises(UserError) as there:
             await evaluator.evaluate(wrong, ids(2))
-        assert "'codr', which is not defined" in str(raised.value) and "Ray" not in str(raised.value)
+        assert type(there.value) is type(here.value) and str(there.value) == str(here.value)
+        assert "needs a key" in str(there.value)
         assert None not in await evaluator.evaluate(stack(1), ids(2)), "and the next one runs"
 
 
-async def test_being_cancelled_ends_what_runs(cluster: Any, tmp_path: Path) -> None:
-    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
+async def test_being_cancelled_ends_what_runs(connected: Any, tmp_path: Path) -> None:
+    async with on(connected, tmp_path / "ray.sqlite") as evaluator:
         task = asyncio.create_task(_evaluated(evaluator, stack(200), ids(8)))
-        while not at_work(cluster):
+        while not at_work(connected):
             await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while at_work(cluster):  # the test's time limit is the assertion
+        while at_work(connected):  # the test's time limit is the assertion
             await asyncio.sleep(0.05)
         assert None not in await evaluator.evaluate(stack(1), ids(2))
 
 
-async def test_what_cannot_be_shared_is_refused(cluster: Any, tmp_path: Path) -> None:
-    async with on(cluster, tmp_path / "ray.sqlite") as evaluator:
-        about = evaluator._about
+async def test_what_cannot_be_shared_is_refused(connected: Any, tmp_path: Path) -> None:
+    async with on(connected, tmp_path / "ray.sqlite") as evaluator:
+        about = evaluator.batches._about
         for change, words in (
             ({"meeting": "other"}, "another file"),
             ({"store": str(tmp_path / "absent" / "ray.sqlite")}, "does not see the store"),
             ({"machine": "another"}, "processes of one machine"),
             ({"fingerprint": "other"}, "same data"),
         ):
-            evaluator._about = {**about, **change}
+            evaluator.batches._about = {**about, **change}
             with pytest.raises(UserError, match=words):
                 await evaluator.evaluate(stack(1), ids(1))
     assert not (tmp_path / "absent").exists()
@@ -313,4 +353,4 @@ def test_no_key_travels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret")
     config = stack(1).model_copy(update={"models": {"default": OpenAI(model="m")}})
     assert "secret" not in dump(config)
-    assert worker.machine() and NOTHING == Usage()
+    assert worker.machine()
