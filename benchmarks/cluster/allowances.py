@@ -71,6 +71,7 @@ class Account:
         return Allowance(left, problems)
 
     def _share(self, dimension: str, left: Any, idle: int, problems: int) -> Any:
+        share: Any
         if dimension == "usd":
             share = (Decimal(left) / idle).quantize(_LEAST_USD, rounding=ROUND_DOWN)
         else:

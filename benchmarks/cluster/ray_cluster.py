@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import socket
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +19,7 @@ from typing import Any, Self
 from archon.benchmarks.cluster import worker
 from archon.errors import ArchonError, MissingExtra, UserError
 
+_REACH_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Texts are small."""
 
@@ -29,7 +32,8 @@ class RayCluster:
     """A connection to a cluster, or a cluster of this machine that ends with it. An asynchronous context manager.
 
     `address` is a cluster's, as host:port; where it is None that of RAY_ADDRESS, and else Ray is started here.
-    Raises MissingExtra, and UserError where there is no such cluster.
+    Where this program is connected to Ray already, that connection serves, and stays. Raises MissingExtra, and
+    UserError where there is no such cluster.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -63,9 +67,14 @@ class RayCluster:
 
     def _connect(self) -> None:
         here = self._address == "local"
-        local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES} if here else {}
+        if not here:
+            _check_reachable(self._address)
+        local: dict[str, Any] = (
+            {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES} if here else {}
+        )
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for reports to Ray's makers
         try:
-            self._ray.init(address=self._address, log_to_driver=False, logging_level="ERROR", **local)
+            self._ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             what = "start Ray" if here else f"reach a Ray cluster at {self._address!r}"
@@ -93,3 +102,17 @@ class RayCluster:
         ) as error:
             raise WorkerLost(str(error).strip().splitlines()[0]) from error
         return answer
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes. Raises UserError."""
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"nothing answers at {address!r}, where a Ray cluster should be: {error}. "
+            "`ray status` shows whether one runs; name it with --ray-address HOST:PORT"
+        ) from error

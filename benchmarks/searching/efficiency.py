@@ -10,9 +10,9 @@ other. After each step: fresh tokens so far, and the true value, over all proble
 search would return then. A search has arrived, and ends, when that is within a point of the best of all stacks, and
 rests on all problems. One that has not arrived after `--trials` stacks counts as never in the medians.
 
-Methods: random, Archon's greedy (begun again at random when it is through) and Bayesian search (TPE) with nothing
-reused, where each stack gets all problems; ours is TPE with reuse and racing, and ablated of either; and with what is
-paid for first. But for that, reuse changes no decision, only what is paid.
+Methods: random, Archon's greedy (from a random start, and begun again when it is through) and Bayesian search (TPE)
+with nothing reused, where each stack gets all problems; ours is TPE with reuse and racing, and ablated of either; and
+with what is paid for first. But for that, reuse changes no decision, only what is paid.
 
 A table, `efficiency.json` and `efficiency.png`; one line of JSON last. Cost: `prepare` 100 problems x 5 temperatures x
 24 samples of the nano model, and their rewards, a quarter of an hour on two cores; `run` no calls.
@@ -26,6 +26,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,12 +75,12 @@ METHODS: dict[str, Named] = {
     "ours without racing": Named(Method("tpe"), True),
     "ours without reuse": Named(Method("tpe", RACE), False),
     "ours, cheapest of 4": Named(Method("tpe", RACE, 4), True),
+    "reuse, cheapest of 4": Named(Method("tpe", None, 4), True),
     "greedy with reuse": Named(Method("greedy"), True),
     "random with reuse": Named(Method("random"), True),
     "random with both": Named(Method("random", RACE, 8), True),
 }
 PLAIN = "bayesian"
-_SETTINGS: dict[str, dict[str, Any]] = {"greedy": {"restarts": 1000}}
 
 
 class Course(NamedTuple):
@@ -101,10 +102,18 @@ class Course(NamedTuple):
 class Driver:
     """A search on a table: the steps of `archon.search.search.Search`, without its study."""
 
-    def __init__(self, table: Table, space: SearchSpace, method: Method, seed: int, trials: int) -> None:
+    def __init__(
+        self,
+        table: Table,
+        space: SearchSpace,
+        method: Method,
+        seed: int,
+        trials: int,
+        within: float = POINT,
+    ) -> None:
         self._table = table
         self._purses = {reuse: Purse(table, reuse=reuse) for reuse in (True, False)}
-        self._goal = float(table.values.max()) - POINT - 1e-9
+        self._goal = float(table.values.max()) - within - 1e-9
         racing = method.race
         self._width = 1 if racing is None else racing.width
         count = len(table.problems)
@@ -114,7 +123,11 @@ class Driver:
             changes = {"alpha": racing.alpha, "tolerance": racing.tolerance}
             rules = rules.model_copy(update={**changes, "first": racing.first, "growth": racing.growth})
         self.race = Race(rules)
-        proposes = registry.find("proposer", method.proposer)(**_SETTINGS.get(method.proposer, {}))
+        settings: dict[str, Any] = {}
+        if method.proposer == "greedy":
+            start = space.axes.draw(np.random.default_rng(seed)).as_json()
+            settings = {"start": start, "restarts": 1000}
+        proposes = registry.find("proposer", method.proposer)(**settings)
         self._proposer: Proposer = proposes.over(space, seed=seed)
         if method.window:
             self._proposer = Preferring(self._proposer, self._price, window=method.window)
@@ -144,7 +157,7 @@ class Driver:
 
     @property
     def arrived(self) -> bool:
-        """Whether what it would return is within a point of the best, and rests on all problems."""
+        """Whether what it would return is good enough, and rests on all problems."""
         if self._best is None or (self._racing and self.race.missing(self._best)):
             return False
         return self._value(self._best) >= self._goal
@@ -257,8 +270,8 @@ class Middle(NamedTuple):
 
 
 def ratio(plain: Sequence[float], other: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """The median of plain over that of the other, with a 95% interval: seeds drawn again with replacement. Not a number
-    where neither arrived."""
+    """The median of plain over that of the other, with a 95% interval: seeds drawn again with replacement, the same
+    for both, and left out where neither arrived. Not a number where neither did at all."""
 
     def one(first: Any, second: Any) -> float:
         above, below = Middle.of(first).median, Middle.of(second).median
@@ -266,7 +279,8 @@ def ratio(plain: Sequence[float], other: Sequence[float], seed: int = 0) -> tupl
 
     rng = np.random.default_rng(seed)
     a, b = np.asarray(plain), np.asarray(other)
-    draws = [one(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(_DRAWS)]
+    drawn = rng.integers(len(a), size=(_DRAWS, len(a)))
+    draws = [one(a[seeds], b[seeds]) for seeds in drawn]
     known = [draw for draw in draws if not math.isnan(draw)]
     if not known:
         return one(a, b), math.nan, math.nan
@@ -274,10 +288,10 @@ def ratio(plain: Sequence[float], other: Sequence[float], seed: int = 0) -> tupl
     return one(a, b), float(low), float(high)
 
 
-def summary(table: Table, courses: Mapping[str, Sequence[Course]]) -> dict[str, Any]:
+def summary(table: Table, courses: Mapping[str, Sequence[Course]], within: float = POINT) -> dict[str, Any]:
     """What the searches needed."""
     best = float(table.values.max())
-    goal = best - POINT
+    goal = best - within
     reached = {name: [one.needed for one in some] for name, some in courses.items()}
     methods: dict[str, Any] = {}
     for name, some in courses.items():
@@ -300,7 +314,8 @@ def summary(table: Table, courses: Mapping[str, Sequence[Course]]) -> dict[str, 
         "distinct": table.distinct,
         "problems": len(table.problems),
         "best": best,
-        "within_a_point": int((table.values >= goal - 1e-9).sum()),
+        "within": within,
+        "good_enough": int((table.values >= goal - 1e-9).sum()),
         "tokens_of_all_samples": whole.spent,
         "seeds": len(next(iter(courses.values()))),
         "methods": methods,
@@ -315,8 +330,9 @@ def shown(found: Mapping[str, Any]) -> str:
     """The summary as a table."""
     lines = [
         f"{found['stacks']:,} stacks ({found['distinct']:,} differ) on {found['problems']} problems; the best has "
-        f"{found['best']:.1%}, and {found['within_a_point']} are within a point of it. All samples and rewards: "
-        f"{found['tokens_of_all_samples']:,} tokens. Medians [quartiles] of {found['seeds']} seeds.",
+        f"{found['best']:.1%}, and {found['good_enough']} are within {100 * found['within']:g} points of it.",
+        f"All samples and rewards: {found['tokens_of_all_samples']:,} tokens. Medians [quartiles] of {found['seeds']} "
+        "seeds.",
         f"{'':22}{'arrived':>8} {'evaluations':>26} {'fresh tokens, thousands':>30} {'fewer tokens than bayesian':>28}",
     ]
     for name, one in found["methods"].items():
@@ -401,17 +417,52 @@ def compare(
     space: SearchSpace,
     seeds: Sequence[int],
     trials: int,
-    methods: Mapping[str, Named] = METHODS,
+    methods: Mapping[str, Named],
+    *,
+    within: float = POINT,
+    jobs: int = 1,
 ) -> dict[str, list[Course]]:
     """Run every method with every seed; once for those that differ in reuse alone."""
-    found: dict[str, list[Course]] = {}
-    for method in dict.fromkeys(named.method for named in methods.values()):
-        drivers = [Driver(table, space, method, seed, trials).run() for seed in seeds]
-        for name, named in methods.items():
-            if named.method == method:
-                found[name] = [driver.course(named.reuse) for driver in drivers]
-                print(f"{name}: {sum(one.arrived for one in found[name])} arrived", file=sys.stderr)
-    return {name: found[name] for name in methods}
+    work = [(named, seed) for named in dict.fromkeys(m.method for m in methods.values()) for seed in seeds]
+    if jobs == 1:
+        done = [_searched(table, space, method, seed, trials, within) for method, seed in work]
+    else:
+        with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(table, trials, within)) as pool:
+            done = list(pool.map(_elsewhere, work))
+    by_method: dict[Method, list[Both]] = {}
+    for (method, _), both in zip(work, done, strict=True):
+        by_method.setdefault(method, []).append(both)
+    return {
+        name: [both.reused if named.reuse else both.anew for both in by_method[named.method]]
+        for name, named in methods.items()
+    }
+
+
+class Both(NamedTuple):
+    """One search, as it pays with reuse and without."""
+
+    reused: Course
+    anew: Course
+
+
+def _searched(
+    table: Table, space: SearchSpace, method: Method, seed: int, trials: int, within: float
+) -> Both:
+    driver = Driver(table, space, method, seed, trials, within).run()
+    print(f"{method}, seed {seed}: {len(driver.proposed)} stacks, arrived: {driver.arrived}", file=sys.stderr)
+    return Both(driver.course(True), driver.course(False))
+
+
+_HERE: dict[str, Any] = {}
+"""What a process of the pool searches."""
+
+
+def _begin(table: Table, trials: int, within: float) -> None:
+    _HERE.update(table=table, space=SearchSpace.from_data(SPACE), trials=trials, within=within)
+
+
+def _elsewhere(work: tuple[Method, int]) -> Both:
+    return _searched(_HERE["table"], _HERE["space"], *work, _HERE["trials"], _HERE["within"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -426,14 +477,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first.add_argument("--anew", type=int, default=20, help="checked without a store")
     second.add_argument("--seeds", type=int, default=20)
     second.add_argument("--trials", type=int, default=300, help="stacks that a search may try")
+    second.add_argument("--within", type=float, default=POINT, help="how far from the best is near enough")
+    second.add_argument("--jobs", type=int, default=1, help="processes")
     given = parser.parse_args(arguments)
     try:
         if given.command == "prepare":
             found = asyncio.run(prepare(given.out, given.problems, given.pairs, given.anew))
         else:
             table = Table.load(given.out)
-            courses = compare(table, SearchSpace.from_data(SPACE), range(given.seeds), given.trials)
-            found = {**summary(table, courses), "trials": given.trials}
+            space = SearchSpace.from_data(SPACE)
+            courses = compare(
+                table, space, range(given.seeds), given.trials, METHODS, within=given.within, jobs=given.jobs
+            )
+            found = {**summary(table, courses, given.within), "trials": given.trials}
             draw(table, courses, given.out / "efficiency.png")
             data = {name: [one._asdict() for one in some] for name, some in courses.items()}
             (given.out / "courses.json").write_text(json.dumps(data) + "\n", encoding="utf-8")

@@ -114,7 +114,7 @@ class Table:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """The share of problems that each stack gets right."""
-        return self.right.mean(axis=1)
+        return np.asarray(self.right.mean(axis=1), dtype=np.float64)
 
     @cached_property
     def distinct(self) -> int:
@@ -164,7 +164,7 @@ class Purse:
         """The fresh tokens that a stack would take now, on all problems."""
         return float(self._fresh(stack, np.arange(len(self._table.problems)))[0].sum())
 
-    def pay(self, stack: int, problems: Sequence[int]) -> Ints:
+    def pay(self, stack: int, problems: Sequence[int] | Ints) -> Ints:
         """Evaluate a stack on problems: the fresh tokens of each."""
         places = np.asarray(problems, dtype=np.int64)
         fresh, after = self._fresh(stack, places)

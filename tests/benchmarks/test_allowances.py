@@ -50,7 +50,7 @@ def test_what_is_spent_and_held_never_exceeds_the_limit(
                 "usd": min(one.amounts["usd"], one.amounts["usd"] * part),
             }
             for dimension, amount in used.items():
-                truly[dimension] += amount  # type: ignore[operator]
+                truly[dimension] += amount
             if what == "settle":
                 account.settle(one, used)
             else:

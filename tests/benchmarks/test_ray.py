@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -59,9 +60,10 @@ BENCHMARK: dict[str, dict[str, Any]] = {"lab/arith": {"level": [4], "problems": 
 MODELS = {"default": Nano()}
 
 
-def stack(n: int, temperature: float = 0.8) -> Config:
+def stack(n: int, most: int = 500) -> Config:
     return load(
-        f"pipeline: [{{sample: {{n: {n}, temperature: {temperature}}}}}, majority_vote]", format="yaml"
+        f"pipeline: [{{sample: {{n: {n}, temperature: 0.8, max_tokens: {most}}}}}, majority_vote]",
+        format="yaml",
     )
 
 
@@ -72,7 +74,8 @@ def cluster() -> Iterator[Any]:
 
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_AUTH_MODE", "disabled")
-    small = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
     found = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     try:
         found.add_node(**small)
@@ -81,14 +84,14 @@ def cluster() -> Iterator[Any]:
     finally:
         with suppress(Exception):
             ray.shutdown()
-        found.shutdown()
+        found.shutdown()  # type: ignore[no-untyped-call]
         patch.undo()
 
 
 @pytest.fixture(scope="module")
 def connected(cluster: Any) -> Any:
     """The cluster, with workers that stay from test to test."""
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     return cluster
 
 
@@ -280,12 +283,12 @@ async def test_stacks_that_share_samples_pay_for_them_once(connected: Any, tmp_p
 
 async def test_the_limit_holds_over_all_workers(connected: Any, tmp_path: Path) -> None:
     problems, store = ids(12), tmp_path / "ray.sqlite"
-    whole = await locally(tmp_path / "local.sqlite", stack(4), problems)
+    whole = await locally(tmp_path / "local.sqlite", stack(4, 200), problems)
     needed = total(one.usage for one in whole if one is not None).tokens
-    limit = needed // 2
+    limit = 2 * needed // 3
     async with on(connected, store, limits=Budget(tokens=limit, counts="fresh")) as evaluator:
-        first = await evaluator.evaluate(stack(4), problems)
-        second = await evaluator.evaluate(stack(4), problems)
+        first = await evaluator.evaluate(stack(4, 200), problems)
+        second = await evaluator.evaluate(stack(4, 200), problems)
         fresh = evaluator.fresh
     assert 0 < fresh.tokens <= limit
     assert (await asyncio.to_thread(paid, store)).tokens <= limit
@@ -323,6 +326,7 @@ async def test_being_cancelled_ends_what_runs(connected: Any, tmp_path: Path) ->
 
 async def test_what_cannot_be_shared_is_refused(connected: Any, tmp_path: Path) -> None:
     async with on(connected, tmp_path / "ray.sqlite") as evaluator:
+        await evaluator.evaluate(stack(1), ids(1))
         about = evaluator.batches._about
         for change, words in (
             ({"meeting": "other"}, "another file"),
@@ -336,12 +340,16 @@ async def test_what_cannot_be_shared_is_refused(connected: Any, tmp_path: Path) 
     assert not (tmp_path / "absent").exists()
 
 
-async def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "bad address:6379"])
+async def test_a_cluster_that_is_not_there_is_named(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     dataset = read_benchmark(BENCHMARK, None).load()
     evaluator = RayEvaluator(
-        dataset, MODELS, benchmark=BENCHMARK, store=tmp_path / "s.sqlite", address="bad address"
+        dataset, MODELS, benchmark=BENCHMARK, store=tmp_path / "s.sqlite", address=address
     )
-    with pytest.raises(UserError, match="--ray-address"):
+    with pytest.raises(UserError, match=r"nothing answers at .*--ray-address"):
         async with evaluator:
             pass
 
