@@ -376,7 +376,7 @@ class Search:
         """Finish the best, validate them, and test the winner and the baselines. Processes that share the study come to
         the same end, and share the work."""
         ended, self._over = self._over or self._ended, ""
-        for key in self._best(self._open):
+        for key in self._best(self._open) or [*self._open][: self.settings.finalists]:
             await self._have(key, self.space.config(self._open[key].configuration), self.parts.search)
         for key, trial in list(self._open.items()):
             over = bool(self.race.missing(key))

@@ -57,7 +57,7 @@ class Racing(Value):
     """Problems in everyone's first batch."""
     growth: Annotated[float, Field(gt=1)] = 1.5
     """How many times as many problems survivors have after each batch."""
-    width: Annotated[int, Field(ge=1)] = 8
+    width: Annotated[int, Field(ge=2)] = 8
     """Configurations that are under way at once."""
 
 

@@ -11,7 +11,8 @@ what the whole pipeline gives is checked on pairs of a stack and a problem that 
 
 What an evaluation costs follows from the table, too: the tokens of its samples, the question once (they are one
 request), and of each distinct reply that is rewarded, question and reply. A search that reuses pays for a sample once,
-and for a reply's reward once; where a pool grows, for the question again.
+and for a reply's reward once; where a pool grows, for the question again. (The model reads one token less of a few
+replies than is counted here: 0.02% of the tokens of rewards.)
 
 Cost: problems x temperatures x the largest n samples, and as many rewards.
 """

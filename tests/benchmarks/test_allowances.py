@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from decimal import Decimal
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from archon import errors
 from archon.benchmarks.cluster.allowances import Account, Allowance, Allowances
 from archon.benchmarks.cluster.faults import packed, unpacked
+from archon.benchmarks.cluster.ray_cluster import RayCluster
 from archon.budget import Budget
-from archon.errors import ArchonError, ConfigError, FatalError, Flaw, StageFailed, UnknownName
+from archon.errors import ArchonError, ConfigError, FatalError, Flaw, MissingExtra, StageFailed, UnknownName
 
 STEPS = st.lists(
     st.tuples(
@@ -136,3 +138,9 @@ def test_an_error_of_somebody_elses_is_the_nearest_of_ours() -> None:
     again = unpacked(packed(Theirs("what")))
     assert type(again) is UnknownName
     assert type(unpacked({"class": "os", "message": "x", "facts": {}, "flaws": []})) is errors.ArchonError
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"archon\[ray\]"):
+        RayCluster()

@@ -85,11 +85,12 @@ def searched(
     proposer: Proposer | None = None,
     baselines: Mapping[str, Any] | None = None,
     seed: int = 0,
+    stacks: Mapping[str, Any] = STACKS,
     **settings: Any,
 ) -> tuple[Search, Found, list[Trial]]:
     settings = {"effort": Spending(trials=200), "race": Racing(width=4), **settings}
     given = Settings(benchmark="made", **settings)
-    space = SearchSpace.from_data(STACKS)
+    space = SearchSpace.from_data(stacks)
     directions: dict[str, Direction] = {
         one.name: "maximize" if one.direction == "maximise" else "minimize" for one in given.objectives
     }
@@ -136,6 +137,19 @@ def test_it_finds_the_best_within_limits_and_reports_on_problems_of_their_own(tm
     states = Counter(trial.state for trial in history)
     assert states["complete"] + states["pruned"] == 5 * 3 * 2
     assert sum(problem in PARTS.search for _, problem in made.asked) < 30 * 60, "those that lose get no more"
+
+
+def test_a_space_with_one_stack_has_a_winner(tmp_path: Path) -> None:
+    """Nobody races, and it is finished all the same."""
+    made = Made()
+    one = {
+        **STACKS,
+        "limits": {"calls": 1},
+        "pipeline": [{"sample": {"model": "m", "n": {"choose": [1, 2]}}}],
+    }
+    _, found, history = searched(tmp_path, made, stacks=one)
+    assert found.winner is not None and [trial.state for trial in history] == ["complete"]
+    assert len(found.test[found.winner.name]) == len(PARTS.test)
 
 
 def test_a_search_that_was_cut_off_goes_on_and_finds_the_same(tmp_path: Path) -> None:
