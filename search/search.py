@@ -31,6 +31,8 @@ from archon.search.space import SearchSpace
 from archon.search.study import Study
 from archon.tasks import together
 
+_COUNTED = 100_000
+"""Up to so many combinations, the configurations are counted."""
 _POLL_SECONDS = 0.5
 """How often to look whether another process is done with what it claimed."""
 
@@ -175,7 +177,10 @@ class Search:
         proposed because of what came of others. None in a space without end, where there is no such promise."""
         counts = [len(axis.values) if axis.values is not None else None for axis in self.space.axes]
         known = [count for count in counts if count is not None]
-        return max(2, math.prod(known)) if len(known) == len(counts) else None
+        if len(known) < len(counts):
+            return None
+        most = math.prod(known)  # no fewer than there are, as some axes matter under some choices only
+        return max(2, most if most > _COUNTED else sum(1 for _ in self.space.axes.every()))
 
     def _fill(self) -> bool:
         """Begin trials until enough are under way; whether any was begun."""
@@ -271,8 +276,9 @@ class Search:
         """Evaluate some configurations on some problems of the search split."""
         wanted: dict[str, list[str]] = {}
         limit = self.settings.spending.evaluations
+        made = sum(problem in self._places for known in self.known.values() for problem in known)
         for key, place in batch:
-            if limit is not None and self.evaluations + sum(map(len, wanted.values())) >= limit:
+            if limit is not None and made + sum(map(len, wanted.values())) >= limit:
                 self._over = f"{limit} evaluations were made"
                 break
             wanted.setdefault(key, []).append(self.parts.search[place])

@@ -41,7 +41,7 @@ class Spending(Value):
     evaluations: Annotated[int, Field(ge=1)] | None = None
     """Configurations times problems, of the search split."""
     tokens: Annotated[int, Field(ge=1)] | None = None
-    """Fresh tokens, those of validation and test included: a hard limit."""
+    """Fresh tokens of a process, those of validation and test included: a hard limit."""
     usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
     """Fresh dollars, likewise."""
 

@@ -336,10 +336,10 @@ async def test_a_request_that_is_cancelled_twice_is_forgotten(weights: str, turn
 
 
 async def test_what_a_worker_has_given_is_no_load_any_more(weights: str) -> None:
-    backend = Nano(weights=weights, workers=1, batch=2).connect()
+    backend = Nano(weights=weights, workers=1, batch=1).connect()
     loads = []
     try:
-        async with aclosing(backend.complete(asked(max_tokens=2), range(8), Progress())) as stream:
+        async with aclosing(backend.complete(asked(max_tokens=40), range(8), Progress())) as stream:
             async for _ in stream:
                 loads.append(backend._workers._workers[0].load)
     finally:
