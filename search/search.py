@@ -31,6 +31,8 @@ from archon.search.space import SearchSpace
 from archon.search.study import Study
 from archon.tasks import together
 
+_PRIOR = 8
+"""Problems that the mean over all survivors counts as, where some have had few."""
 _COUNTED = 100_000
 """Up to so many combinations, the configurations are counted."""
 _POLL_SECONDS = 0.5
@@ -187,7 +189,7 @@ class Search:
         begun = False
         limit = self.settings.spending.trials
         while self._under_way() < self.settings.race.width:
-            if limit is not None and len(self._open) + len(self._closed) >= limit:
+            if limit is not None and self._begun() >= limit:
                 self._ended = f"{limit} configurations were tried"
                 return begun
             configuration = self.proposer.ask()
@@ -203,6 +205,11 @@ class Search:
                 self._enter(trial)
                 begun = True
         return begun
+
+    def _begun(self) -> int:
+        """How many configurations are done or under way, in all processes."""
+        others = sum(trial.key not in self._open for trial in self.study.running())
+        return len(self._closed) + len(self._open) + others
 
     def _take_up(self) -> bool:
         """Go on with trials whose process is gone; whether there was one."""
@@ -415,7 +422,15 @@ class Search:
     def _best(self, among: Iterable[str]) -> list[str]:
         """The finalists: of these, the survivors of most promise by their figures so far."""
         alive = [key for key in self.race.survivors() if key in set(among) and self.race.seen(key)]
-        alive.sort(key=lambda key: (-self._merit(key, self.parts.search), self.race.cost(key)))
+        merits = {key: self._merit(key, self.parts.search) for key in alive}
+        middle = math.fsum(merits.values()) / max(1, len(merits))
+
+        def promise(key: str) -> float:
+            """Its merit, drawn towards the others' by what its few problems may have had of luck."""
+            seen = self.race.seen(key)
+            return (seen * merits[key] + _PRIOR * middle) / (seen + _PRIOR)
+
+        alive.sort(key=lambda key: (-promise(key), self.race.cost(key)))
         return alive[: self.settings.finalists]
 
     def _merit(self, key: str, problems: Sequence[str]) -> float:
