@@ -1,4 +1,4 @@
-"""10,000 proposals from every proposer: none is refused, none comes twice.
+"""10,000 proposals from every proposer, 600 from those that learn: none is refused, none comes twice.
 
 The space has axes within axes, orders, logarithms and a real number, and refuses half of what is drawn evenly, and half
 of what is good. Everything proposed is told of, and some of it failed, so that those that learn do learn. GP takes
@@ -8,6 +8,7 @@ seconds to ask, so it makes 30 proposals, 22 of them by its model.
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import numpy as np
 import pytest
@@ -91,8 +92,9 @@ def test_ten_thousand_proposals(one: Proposes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("one", [TPE(), CMAES(), NSGAII()], ids=lambda one: one.name)
-def test_ten_thousand_proposals_of_those_that_learn(one: Proposes) -> None:
-    check(one, 10_000)
+def test_proposals_of_those_that_learn(one: Proposes) -> None:
+    """TPE takes some 40 ms to ask; `ARCHON_PROPOSALS=10000` makes as many of them as of the others."""
+    check(one, int(os.environ.get("ARCHON_PROPOSALS", "600")))
 
 
 @pytest.mark.skipif(NO_TORCH, reason="GP needs torch, which is not installed")
