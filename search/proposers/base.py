@@ -222,8 +222,12 @@ class Tracking:
             return None
         if self._rest is None:
             self._rest = self.axes.every()
+        return self.first(self._rest)
+
+    def first(self, configurations: Iterator[Configuration]) -> Configuration | None:
+        """The next fresh one of these. None at their end, or after SCAN refused ones in a row."""
         refused = 0
-        for configuration in self._rest:
+        for configuration in configurations:
             if configuration.key in self.known:
                 continue
             if self.allowed(configuration):

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from archon.search.axes import Axis, Choice, Configuration, Space
-from archon.search.proposers.base import SCAN, Proposer, Proposes, Tracking
+from archon.search.proposers.base import Proposer, Proposes, Tracking
 
 
 class Grid(Proposes):
@@ -48,17 +48,7 @@ class GridSearch(Tracking):
 
     def propose(self) -> Configuration | None:
         """The next of the grid. None at its end, or after SCAN refused ones in a row."""
-        refused = 0
-        for configuration in self._grid:
-            if configuration.key in self.known:
-                continue
-            if self.allowed(configuration):
-                return configuration
-            refused += 1
-            if refused == SCAN:
-                self.note(f"{SCAN:,} configurations in a row were refused: it gave up, though there are more")
-                return None
-        return None
+        return self.first(self._grid)
 
     def _all(self) -> Iterator[Configuration]:
         for level in range(self._levels):
