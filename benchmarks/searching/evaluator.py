@@ -20,13 +20,16 @@ from archon.benchmarks.recording import recorded
 from archon.benchmarks.results import Record
 from archon.budget import Budget, Budgets, Dimension, Meter
 from archon.config import Config, plain
-from archon.errors import UserError
+from archon.errors import EndpointDown, UserError
 from archon.problem import Problem
 from archon.search.objectives import Evaluation
 from archon.session import Session
 from archon.store import SQLiteStore, Store
 from archon.tasks import together
 from archon.usage import Usage, total
+
+_NOT_SERVED = ("EndpointDown", "ConnectionDropped", "Overloaded", "RateLimited")
+"""Failures that are the server's, after every retry."""
 
 
 class LocalEvaluator:
@@ -102,11 +105,8 @@ class LocalEvaluator:
 
     async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
         """What came of each problem; None where the budget of the whole search ended first. Raises UserErrors where
-        the pipeline or its models cannot run."""
-        return [
-            None if record.exhausted.startswith("run") else Evaluation.of_record(asdict(record))
-            for record in await self.records(config, problems)
-        ]
+        the pipeline or its models cannot run, EndpointDown where nobody served."""
+        return [evaluation_of(asdict(record)) for record in await self.records(config, problems)]
 
     async def records(self, config: Config, problems: Sequence[str]) -> Sequence[Record]:
         """The record of each problem, whatever ended it. Raises UserErrors as `evaluate` does."""
@@ -127,3 +127,19 @@ class LocalEvaluator:
         if missing:
             raise UserError(f"the benchmark {self.dataset.name!r} has no problem {missing[0]!r}")
         return [known[problem] for problem in problems]
+
+
+def evaluation_of(record: Mapping[str, Any]) -> Evaluation | None:
+    """From a line of `problems.jsonl`; None where the budget of the whole search ended it.
+
+    Raises EndpointDown where it has no answer because nobody served: that says nothing of a configuration, and must not
+    be kept as if it did.
+    """
+    failures = record["failures"]
+    causes = [failure.split(" ", 1)[1].split(":", 1)[0] for failure in failures if " " in failure]
+    if record["error"] and causes and all(cause in _NOT_SERVED for cause in causes):
+        raise EndpointDown(
+            f"problem {record['id']!r} has no answer, as its model was not served ({failures[0]}). "
+            "What was found is kept: run it again when the server is back"
+        )
+    return None if record["exhausted"].startswith("run") else Evaluation.of_record(record)

@@ -16,7 +16,7 @@ from archon.backends.base import Model
 from archon.benchmarks.benchmark import Dataset
 from archon.benchmarks.cluster.batches import Batches
 from archon.benchmarks.cluster.ray_cluster import RayCluster
-from archon.benchmarks.searching.evaluator import LocalEvaluator
+from archon.benchmarks.searching.evaluator import LocalEvaluator, evaluation_of
 from archon.budget import Budget
 from archon.config import Config, dump
 from archon.search.objectives import Evaluation
@@ -91,8 +91,4 @@ class RayEvaluator(LocalEvaluator):
         text = dump(config.model_copy(update={"models": {**self._models, **config.models}}))
         batches = self.batches.split(problems)
         found = await together(self.batches.records(text, batch) for batch in batches)
-        return [
-            None if record["exhausted"].startswith("run") else Evaluation.of_record(record)
-            for records in found
-            for record in records
-        ]
+        return [evaluation_of(record) for records in found for record in records]

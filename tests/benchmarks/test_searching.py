@@ -10,10 +10,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from archon.backends.nano.backend import Nano
 from archon.benchmarks.cli import bench
-from archon.benchmarks.results import Results
+from archon.benchmarks.lab.bench import LabArith
+from archon.benchmarks.results import Record, Results
 from archon.benchmarks.searching.command import search
+from archon.benchmarks.searching.evaluator import LocalEvaluator
 from archon.cli import main
+from archon.config import Config
+from archon.errors import EndpointDown
+from archon.pipeline import Pipeline
+from archon.strategies.sample import Sample
 
 FILE = """
 benchmark: {lab/arith: {level: [2, 4], problems: 12}}
@@ -139,3 +146,22 @@ def test_a_hard_limit_on_tokens_is_never_exceeded(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "found" / "search.json").read_text())
     assert told["tokens"]["fresh"] <= 20000
     assert "budget" in told["ended"] or told["trials"] == 4
+
+
+async def test_a_server_that_is_down_ends_the_search_and_is_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record("p", "failed", error="all failed", failures=["sample#0 ConnectionDropped: refused"])
+
+    async def down(*_: Any) -> tuple[Record, list[Any]]:
+        return record, []
+
+    monkeypatch.setattr("archon.benchmarks.searching.evaluator.recorded", down)
+    dataset = LabArith(level=2, problems=1).load()
+    config = Config(pipeline=Pipeline([Sample(n=1)]))
+    async with LocalEvaluator(dataset, {"default": Nano()}, store=tmp_path / "s.sqlite") as evaluator:
+        with pytest.raises(EndpointDown, match="run it again"):
+            await evaluator.evaluate(config, [dataset.problems[0].id])
+        record.failures.append("sample#1 ContextOverflow: too long")
+        (kept,) = await evaluator.evaluate(config, [dataset.problems[0].id])
+        assert kept is not None and kept.outcome == "failed", "what the stack itself brings about counts"
