@@ -97,6 +97,17 @@ class Found:
     """Why it tried no more."""
 
 
+def most_contestants(space: SearchSpace) -> int | None:
+    """How many configurations there can be, so that a race's promise is to the best of them all, whichever are proposed
+    because of what came of others. None in a space without end, where there is no such promise."""
+    counts = [len(axis.values) if axis.values is not None else None for axis in space.axes]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None
+    most = math.prod(known)  # no fewer than there are, as some axes matter under some choices only
+    return max(2, most if most > _COUNTED else sum(1 for _ in space.axes.every()))
+
+
 class Search:
     """One process of a search. `run` does everything, and goes on where it, or another, was cut off."""
 
@@ -166,23 +177,13 @@ class Search:
         return Rules(
             problems=len(self.parts.search),
             alpha=race.alpha,
-            contestants=self._most_contestants(),
+            contestants=most_contestants(self.space),
             goal=goal,
             target=settings.target,
             tolerance=race.tolerance if goal != "target" else 0.0,
             first=race.first,
             growth=race.growth,
         )
-
-    def _most_contestants(self) -> int | None:
-        """How many configurations there can be, so that the race's promise is to the best of them all, whichever are
-        proposed because of what came of others. None in a space without end, where there is no such promise."""
-        counts = [len(axis.values) if axis.values is not None else None for axis in self.space.axes]
-        known = [count for count in counts if count is not None]
-        if len(known) < len(counts):
-            return None
-        most = math.prod(known)  # no fewer than there are, as some axes matter under some choices only
-        return max(2, most if most > _COUNTED else sum(1 for _ in self.space.axes.every()))
 
     def _fill(self) -> bool:
         """Begin trials until enough are under way; whether any was begun."""

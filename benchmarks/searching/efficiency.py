@@ -40,6 +40,7 @@ from archon.search.axes import Configuration
 from archon.search.proposers.base import Proposer, Told
 from archon.search.proposers.preferring import Preferring
 from archon.search.racing import Race, Rules, shuffled
+from archon.search.search import most_contestants
 from archon.search.settings import Racing
 from archon.search.space import SearchSpace
 from archon.session import Session
@@ -118,7 +119,7 @@ class Driver:
         self._width = 1 if racing is None else racing.width
         count = len(table.problems)
         self._racing = racing is not None
-        rules = Rules(problems=count, contestants=_contestants(space))
+        rules = Rules(problems=count, contestants=most_contestants(space))
         if racing is not None:
             changes = {"alpha": racing.alpha, "tolerance": racing.tolerance}
             rules = rules.model_copy(update={**changes, "first": racing.first, "growth": racing.growth})
@@ -240,11 +241,6 @@ class Driver:
     def _tell(self, configuration: Configuration, result: Told) -> None:
         self.told.append((configuration.key, result))
         self._proposer.tell(configuration, result)
-
-
-def _contestants(space: SearchSpace) -> int:
-    """How many `Search` says that there can be."""
-    return max(2, math.prod(len(axis.values or ()) for axis in space.axes))
 
 
 # --- figures -----------------------------------------------------------------------------------------

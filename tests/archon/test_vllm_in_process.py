@@ -247,7 +247,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """One thread: on cores that others use, several wait for each other at every step."""
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "dtype": "float32", "kv_cache_memory_bytes": 2**27}
 PROGRAM = """
-import asyncio, dataclasses, gc, json, os, signal, sys, threading
+import asyncio, gc, json, os, signal, sys, threading
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -269,7 +269,7 @@ def request(text, prefix="", **sampling):
 
 async def ask(backend, request, *indices):
     async with aclosing(backend.complete(request, indices or (0,), Progress())) as stream:
-        return [dataclasses.asdict(c) async for c in stream]
+        return [c._asdict() async for c in stream]
 
 async def failure(backend, request):
     try:
