@@ -21,7 +21,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,19 +69,32 @@ class Study:
 
 
 async def study(what: Study, models: Mapping[str, Model], folder: Path, seed: int = 0) -> dict[str, Curve]:
-    """Run everything that is not there yet, and read the curves."""
-    curves: dict[str, Curve] = {}
-    sampled = [name for name in what.methods if name in SAMPLED]
+    """Run everything that is not there yet, and read the curves. Raises UserError for a method that cannot be had."""
+    some = dict(within(what, name) for name in what.methods)
+    sampled = [its for name, its in some.items() if name in SAMPLED]
     if sampled:
-        run = await _run(what, POOL, max(what.budgets), models, folder, seed)
-        curves |= {name: _of_samples(run, SAMPLED[name], what) for name in sampled}
-    for name in dict.fromkeys(m.removesuffix(VOTE) for m in what.methods if m not in SAMPLED):
-        runs = [await _run(what, name, n, models, folder, seed) for n in what.budgets]
-        if name in what.methods:
-            curves[name] = _of_runs(runs, what, _own)
-        if name + VOTE in what.methods:
-            curves[name + VOTE] = _of_runs(runs, what, _voted)
-    return {name: curves[name] for name in what.methods}
+        pool = await _run(what, POOL, max(max(its.budgets) for its in sampled), models, folder, seed)
+    curves: dict[str, Curve] = {}
+    for name, its in some.items():
+        if name in SAMPLED:
+            curves[name] = _of_samples(pool, SAMPLED[name], its)
+            continue
+        runs = [await _run(what, name.removesuffix(VOTE), n, models, folder, seed) for n in its.budgets]
+        curves[name] = _of_runs(runs, its, _voted if name.endswith(VOTE) else _own)
+    return curves
+
+
+def within(what: Study, method: str) -> tuple[str, Study]:
+    """`NAME@N` as the name, and the study with its budgets up to N alone. Raises UserError where there are none."""
+    name, at, most = method.partition("@")
+    if not at:
+        return name, what
+    budgets = tuple(n for n in what.budgets if most.isdecimal() and n <= int(most))
+    if not budgets:
+        raise UserError(
+            f"{method!r}: after @ stands the largest budget of this method, at least {min(what.budgets)}"
+        )
+    return name, replace(what, budgets=budgets)
 
 
 async def _run(
@@ -229,14 +242,15 @@ def show(family: str, curves: Mapping[str, Curve]) -> None:
 
     table = Table(title=f"lab/{family}: right, % [95%] (tokens per problem)", show_edge=False, pad_edge=False)
     table.add_column("method")
-    for budget in next(iter(curves.values())).budgets:
+    budgets = sorted({budget for curve in curves.values() for budget in curve.budgets})
+    for budget in budgets:
         table.add_column(str(budget))
     for name, curve in curves.items():
-        cells = [
-            f"{100 * i.value:.1f} \\[{100 * i.low:.0f}, {100 * i.high:.0f}] ({tokens:,.0f})"
-            for i, tokens in zip(curve.accuracy, curve.mean_tokens, strict=True)
-        ]
-        table.add_row(name, *cells)
+        cells = {
+            budget: f"{100 * i.value:.1f} \\[{100 * i.low:.0f}, {100 * i.high:.0f}] ({tokens:,.0f})"
+            for budget, i, tokens in zip(curve.budgets, curve.accuracy, curve.mean_tokens, strict=True)
+        }
+        table.add_row(name, *(cells.get(budget, "") for budget in budgets))
     Console(width=None if sys.stdout.isatty() else 220, stderr=True).print(table)
 
 
@@ -256,7 +270,12 @@ def _numbers(_: Any, __: Any, text: str) -> tuple[int, ...]:
 @click.option("--problems", type=click.IntRange(min=2), default=150, show_default=True, help="Of each level.")
 @click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True)
 @click.option("--budgets", callback=_numbers, default="1,2,4,8,16,32,64,128", show_default=True)
-@click.option("--methods", default=",".join([*SAMPLED, *SEARCHED]), show_default=True)
+@click.option(
+    "--methods",
+    default=",".join([*SAMPLED, *SEARCHED]),
+    show_default=True,
+    help="NAME@N: of the budgets, only those up to N.",
+)
 @click.option(
     "--count",
     type=click.Choice(["computed", "all"]),
@@ -287,10 +306,10 @@ def main(
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
     try:
         models: dict[str, Model] = {"default": Nano(), "reward": _oracle() if oracle else Nano(weights="prm")}
-        for name in names:
+        what = Study(family, levels, problems, split, budgets, names, count)
+        for name, _ in (within(what, name) for name in names):
             if name not in SAMPLED:
                 sized(name, 1)
-        what = Study(family, levels, problems, split, budgets, names, count)
         curves = asyncio.run(study(what, models, out, seed))
     except KeyboardInterrupt:
         print("interrupted; what was recorded is kept: run it again to go on", file=sys.stderr)

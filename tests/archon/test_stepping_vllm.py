@@ -19,6 +19,7 @@ from archon.problem import Problem
 from archon.session import Session
 from archon.strategies.beam_search import BeamSearch
 from archon.strategies.particle_filter import ParticleFilter
+from archon.strategies.particle_gibbs import ParticleGibbs
 from archon.strategies.stepping.stage import Stepping, Tokens
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -107,6 +108,22 @@ async def test_with_steps_much_longer_than_a_block_the_tree_is_computed_once(kin
     )
     assert work.tree > 8 * 3 * 290
     assert work.positions <= 1.1 * work.tree
+
+
+async def test_ancestors_are_drawn_by_what_the_engine_says_of_its_own_steps(vllm: VLLM) -> None:
+    """Whole beginnings are read, not written: what ancestors cost is prompts, and no token of a reply."""
+    stage = ParticleGibbs(
+        n=4, sweeps=3, temperature=1.0, max_steps=6, ancestor_sampling=True, ancestor_steps=None
+    )
+    async with Session(models=models(vllm), seed=1) as session:
+        backend = session.caller("default").backend
+        assert isinstance(backend, VLLMBackend)
+        outcome = await session.solve(stage, question(1))
+        plain = await session.solve(stage.model_copy(update={"ancestor_sampling": False}), question(1))
+    print(outcome.usage, plain.usage)
+    assert outcome.candidates and not outcome.failures and not plain.failures
+    writer, without = outcome.by_model["default"], plain.by_model["default"]
+    assert writer.prompt_tokens > 1.5 * without.prompt_tokens
 
 
 async def test_cancelling_a_search_stops_the_engine(vllm: VLLM) -> None:

@@ -34,6 +34,24 @@ def test_a_search_can_go_without_its_reward_model(name: str) -> None:
         sized("self_consistency+certainty", 4)
 
 
+def test_a_method_can_have_fewer_budgets(tmp_path: Path) -> None:
+    arguments = [
+        "--level", "2", "--problems", "2", "--budgets", "1,2", "--out", str(tmp_path),
+        "--methods", "best_of_n,beam_search@1,beam_search+vote@1",
+    ]  # fmt: skip
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    line = json.loads(found.stdout.splitlines()[-1])["arith"]
+    assert {name: curve["budget"] for name, curve in line.items()} == {
+        "best_of_n": [1, 2],
+        "beam_search": [1],
+        "beam_search+vote": [1],
+    }
+    for wrong in ("beam_search@0", "beam_search@", "beam_search@x"):
+        refused = CliRunner().invoke(main, [*arguments[:-1], wrong])
+        assert refused.exit_code == 1 and f"{wrong!r}: after @" in refused.output
+
+
 def test_what_has_no_single_source_cannot_be_sized() -> None:
     with pytest.raises(UserError, match="0 sources"):
         sized("atom_of_thoughts", 2)
