@@ -7,16 +7,16 @@ are tried again cost more; the estimate knows of neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from archon.backends.base import Request
+from archon.backends.base import Request, Sampling
 from archon.calling import Caller
+from archon.component import Value
 from archon.graph import Graph
-from archon.pipeline import pipelines_in
+from archon.pipeline import Pipeline
 from archon.problem import Message, Problem
-from archon.prompting import templates_of
 from archon.session import Session
 from archon.stage import Count, Stage
 from archon.usage import ZERO_USD, dollars
@@ -57,12 +57,10 @@ def estimate(graph: Graph, problems: Sequence[Problem], session: Session) -> lis
 def _line(
     path: str, stage: Stage, caller: Caller, calls: Count, problems: Sequence[Problem], session: Session
 ) -> Line:
-    sampling = session.sampling(caller.name, getattr(stage, "sampling", None))
-    can = caller.backend.capabilities
-    limit = (sampling.max_tokens or can.max_tokens) if can.completes else can.max_tokens or 0
+    limit = reply_limit(stage, caller, session)
     prompt = None
     bounds: list[int] = []
-    if _asks_the_problem(stage):  # what is asked about candidates, or of a stage's own, is not known yet
+    if stage.asks_the_problem:  # what is asked about candidates, or of a stage's own, is not known yet
         bounds = [asked(problem, stage, caller).prompt_bound for problem in problems]
         prompt = sum(bounds)
     prompt_tokens = None if calls.high is None or prompt is None else prompt * calls.high
@@ -77,9 +75,38 @@ def _line(
     return Line(path, caller.name, calls, prompt_tokens, completion, usd, caller.price_source, flops)
 
 
-def _asks_the_problem(stage: Stage) -> bool:
-    """Whether all that a stage asks is the problem."""
-    return not stage.takes and not templates_of(type(stage)) and not any(pipelines_in(stage))
+def reply_limit(stage: Stage, caller: Caller, session: Session) -> int | None:
+    """The most tokens of a reply that some part of the stage allows; None where one has no limit."""
+    can = caller.backend.capabilities
+    if not can.completes:
+        return can.max_tokens or 0
+    given: list[Any] = []
+    for part in _parts(stage):
+        own = getattr(part, "sampling", None)
+        if isinstance(own, Sampling):
+            given.append(session.sampling(caller.name, own).max_tokens)
+        elif "max_tokens" in type(part).model_fields:
+            given.append(dict(part)["max_tokens"])
+        elif isinstance(most := getattr(part, "reply_tokens", None), int):  # the steps of a search
+            given.append(most)
+    standard = session.sampling(caller.name, None).max_tokens or can.max_tokens
+    limits: list[int | None] = [standard if limit is None else limit for limit in given] or [standard]
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None
+
+
+def _parts(value: Any) -> Iterable[Value]:
+    """A value, and those in its fields."""
+    if isinstance(value, Value):
+        yield value
+        value = [getattr(value, name) for name in type(value).model_fields]
+    elif isinstance(value, Pipeline):
+        value = [node.stage for node in value.nodes]
+    elif isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _parts(one)
 
 
 def asked(problem: Problem, stage: Stage, caller: Caller) -> Request:

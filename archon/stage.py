@@ -110,6 +110,10 @@ class Stage(Composable, Component):
     related: ClassVar[bool] = False
     """Whether its candidates depend on one another, as those of a search do: some of them are no fair draw of fewer."""
 
+    asks_the_problem: ClassVar[bool] = False
+    """Whether each of its calls asks the problem and nothing else, after its system message: then prompts are bounded
+    before anything is spent. A stage that makes this more, such as with the beginning of an answer, says False."""
+
     budget: Budget | None = None
     """Hard limits for this stage, per problem, within those of the problem and the run."""
 

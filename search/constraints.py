@@ -1,17 +1,17 @@
 """What a configuration costs a problem at most, and what its models cannot do: decided before anything is spent.
 
 Calls are bounded by the graph (`Graph.plan`), replies by their limit on new tokens, prompts by the problems (a token a
-byte, as a budget reserves them). Only what `sample` asks is known in advance: what other stages ask holds candidates,
-plans or beginnings of replies, so their prompts have no bound, unless the stage has a budget of its own
-(`fuse: {budget: {tokens: 4000}}`), which holds when it runs, or the problem has. Calls that failed and are made again
-come on top of the bound, and are within budgets all the same. Seconds depend on the server and on what else it does:
-nobody can decide them in advance, so there is no limit on them here, and `budget: {problem: {seconds: ...}}` ends a
-problem in time. What is expected, rather than possible, is in expected.py. Cost: no calls.
+byte, as a budget reserves them). Only what stages ask that ask the problem alone (`sample`) is known in advance: what
+others ask holds candidates, plans or beginnings of replies, so their prompts have no bound, unless the stage has a
+budget of its own (`fuse: {budget: {tokens: 4000}}`), which holds when it runs, or the problem has. Calls that failed
+and are made again come on top of the bound, and are within budgets all the same. Seconds depend on the server and on
+what else it does: nobody can decide them in advance, so there is no limit on them here, and `budget: {problem:
+{seconds: ...}}` ends a problem in time. What is expected, rather than possible, is in expected.py. Cost: no calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -23,14 +23,12 @@ from archon.budget import Budget
 from archon.calling import Caller
 from archon.component import Value
 from archon.errors import UserError
-from archon.estimate import asked
+from archon.estimate import asked, reply_limit
 from archon.graph import Graph
-from archon.pipeline import Pipeline
 from archon.problem import Message, Problem
 from archon.session import Session
 from archon.stage import Stage
-from archon.strategies.sample import Sample
-from archon.strategies.stepping.stage import Stepping, Tokens
+from archon.strategies.stepping.stage import Stepping
 from archon.strategies.verify import Verify
 from archon.usage import ZERO_USD, dollars
 from archon.verifiers.reward import Reward
@@ -225,17 +223,13 @@ def _plus(one: Any, other: Any) -> Any:
 
 def _call(path: str, stage: Stage, caller: Caller, problems: Sequence[Problem], session: Session) -> Bound:
     """One call at most: of the dearest problem."""
-    reply = _reply_limit(stage, caller, session)
+    reply = reply_limit(stage, caller, session)
     if reply is None:
         return UNKNOWN._replace(
             calls=1, why=f"the replies of model {caller.name!r} in {path!r} have no limit"
         )
-    if type(stage) is not Sample or not problems:
-        why = (
-            f"what {path!r} asks is not known before"
-            if type(stage) is not Sample
-            else "no problems are given"
-        )
+    if not stage.asks_the_problem or not problems:
+        why = "no problems are given" if stage.asks_the_problem else f"what {path!r} asks is not known before"
         return UNKNOWN._replace(calls=1, completion_tokens=reply, why=why)
     prompts = [asked(problem, stage, caller).prompt_bound for problem in problems]
     prompt = max(prompts)
@@ -244,40 +238,6 @@ def _call(path: str, stage: Stage, caller: Caller, problems: Sequence[Problem], 
     lacks = [what for what, known in (("no price", usd), ("no known size", flops)) if known is None]
     why = f"model {caller.name!r} has {' and '.join(lacks)}" if lacks else ""
     return Bound(1, prompt, reply, prompt + reply, usd, flops, why)
-
-
-def _reply_limit(stage: Stage, caller: Caller, session: Session) -> int | None:
-    """The most tokens of a reply that some part of the stage allows; None where one has no limit."""
-    can = caller.backend.capabilities
-    if not can.completes:
-        return can.max_tokens or 0
-    given: list[Any] = []
-    for part in _parts(stage):
-        own = getattr(part, "sampling", None)
-        if isinstance(own, Sampling):
-            given.append(session.sampling(caller.name, own).max_tokens)
-        elif "max_tokens" in type(part).model_fields:
-            given.append(dict(part)["max_tokens"])
-        elif isinstance(part, Tokens):  # the steps of a search, whatever their model's own limit
-            given.append(part.tokens)
-    standard = session.sampling(caller.name, None).max_tokens or can.max_tokens
-    limits: list[int | None] = [standard if limit is None else limit for limit in given] or [standard]
-    known = [limit for limit in limits if limit is not None]
-    return max(known) if len(known) == len(limits) else None
-
-
-def _parts(value: Any) -> Iterable[Value]:
-    """A value, and those in its fields."""
-    if isinstance(value, Value):
-        yield value
-        value = [getattr(value, name) for name in type(value).model_fields]
-    elif isinstance(value, Pipeline):
-        value = [node.stage for node in value.nodes]
-    elif isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for one in value:
-            yield from _parts(one)
 
 
 def _amount(name: str, value: Any) -> str:

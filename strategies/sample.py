@@ -21,6 +21,7 @@ class Sample(Stage):
     """Draw n independent samples of a model's answer; they flow on as they arrive."""
 
     takes: ClassVar[bool] = False
+    asks_the_problem: ClassVar[bool] = True
     provides: ClassVar[frozenset[Fact]] = frozenset({"candidates"})
 
     model: str = "default"

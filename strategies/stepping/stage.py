@@ -41,6 +41,11 @@ class Tokens(Value):
     tokens: Annotated[int, Field(ge=1)]
     """How many."""
 
+    @property
+    def reply_tokens(self) -> int:
+        """The most that a call writes, whatever its model's own limit."""
+        return self.tokens
+
 
 class Stepping(Stage):
     """A search over partial answers. Subclasses are the algorithms: `start`, `ask`, `tell`, `found` (`search.py`)."""

@@ -23,9 +23,11 @@ from archon.problem import Problem
 from archon.progress import Live, clock, spend
 from archon.session import Session
 from archon.stage import Count, Plan, Stage
+from archon.strategies.beam_search import BeamSearch
 from archon.strategies.first_passing import FirstPassing
 from archon.strategies.majority_vote import MajorityVote
 from archon.strategies.sample import Sample
+from archon.strategies.stepping.stage import Tokens
 from archon.strategies.verify import Verify
 from archon.usage import Usage
 from archon.verifiers.unit_tests import UnitTests
@@ -103,6 +105,15 @@ async def test_a_pipeline_that_stops_early_says_the_bounds() -> None:
     assert line.calls == Count(1, 8)
     assert "1 to 8" in table([line], 1)
     assert line.usd == 8 * (Decimal("0.001") * (1 + ROOM) + Decimal("0.002") * 10), "the upper bound's money"
+
+
+async def test_what_a_search_asks_grows_and_its_steps_have_their_own_limit() -> None:
+    search = BeamSearch(n=2, m=2, max_steps=3, steps=Tokens(tokens=25), reward=None)
+    (line,) = await lines(search, problems("q"))
+    assert line.calls.high is not None and line.prompt_tokens is None and line.usd is None
+    assert line.completion_tokens == line.calls.high * 25, "and not the model's ten"
+    (line,) = await lines(BeamSearch(n=2, m=2, max_tokens=7, reward=None), problems("q"))
+    assert line.calls.high is not None and line.completion_tokens == line.calls.high * 7
 
 
 class Endless(Stage):
