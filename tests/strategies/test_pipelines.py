@@ -53,6 +53,7 @@ from archon.strategies.tree_of_thoughts import TreeOfThoughts
 from archon.strategies.universal_self_consistency import UniversalSelfConsistency
 from archon.strategies.verify import Verify
 from archon.strategies.weighted_vote import WeightedVote
+from archon.verifiers.cascade import Cascade
 from archon.verifiers.judge import Judge
 from archon.verifiers.reward import Reward
 from archon.verifiers.unit_tests import UnitTests
@@ -71,7 +72,10 @@ EXPECTED: dict[str, Pipeline] = {
     "ab_mcts": ABMCTS(n=N, verifier=UnitTests()) | BestOf(),
     "adaptive_self_consistency": Sample(n=N, wave=4) | AdaptiveSelfConsistency() | MajorityVote(),
     "confidence_stop": ConfidenceStop(n=N, warm_up=8, wave=4) | WeightedVote(),
-    "until_verified": Sample(n=N, wave=4) | Verify(verifier=UnitTests()) | FirstPassing(),
+    "until_tests_pass": Sample(n=N, wave=4) | Verify(verifier=UnitTests()) | FirstPassing(),
+    "until_verified": Sample(n=N, wave=4)
+    | Verify(verifier=Cascade(verifiers=(UnitTests(), Reward(score_as="probability", threshold=0.5))))
+    | FirstPassing(),
     "atom_of_thoughts": Pipeline([AtomOfThoughts()]),
     "atom_of_thoughts_code": Pipeline([AtomOfThoughts(depth=1, choose="synthesis")]),
     "atom_of_thoughts_star": Pipeline([AtomOfThoughts(runs=3)]),

@@ -19,7 +19,7 @@ from archon.strategies.verify import Verify
 from tests.archon.instant import InstantStore, patiently
 from tests.archon.virtual import now
 from tests.strategies.made import PROBLEM, ids, replies, solved, table
-from tests.strategies.test_pipelines import DOUBLE, coder
+from tests.strategies.test_pipelines import DOUBLE, coder, program
 
 GOOD = {"good": (True, 1.0), "bad": (False, 0.0)}
 
@@ -153,7 +153,21 @@ def test_again_it_makes_no_call_and_costs_the_same(
 
 async def test_the_ready_pipeline_stops_at_the_first_program_that_passes() -> None:
     outcome, backend = await solved(
-        ready("until_verified").pipeline, coder("0", "x + 1", "2 * x", "2 * x + 0", "0"), DOUBLE
+        ready("until_tests_pass").pipeline, coder("0", "x + 1", "2 * x", "2 * x + 0", "0"), DOUBLE
     )
     assert outcome.chosen is not None and "2 * x" in outcome.chosen.text
     assert len(backend.calls) <= 2 + 4
+
+
+@pytest.mark.parametrize("problem", [PROBLEM, DOUBLE], ids=["no tests", "tests"])
+async def test_tests_decide_where_there_are_any_and_the_reward_model_elsewhere(problem: Any) -> None:
+    """The reward model likes the first program, which fails, and not the second; of other answers the second."""
+    first, second = ("bad", "good") if problem is PROBLEM else (program("x + 1"), program("2 * x"))
+    models = {
+        "default": Scripted(reply=lambda call: (first, second)[min(call.index, 1)], identity="writer"),
+        "reward": Scripted(
+            score=lambda text: 0.9 if text in ("good", program("x + 1")) else 0.1, identity="j"
+        ),
+    }
+    outcome, _ = await solved(ready("until_verified").pipeline, models, problem)
+    assert outcome.chosen is not None and outcome.chosen.text == second
