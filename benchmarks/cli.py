@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from archon.cli.options import configured, describe_config, pipeline_options, problem_limits, store_path
 
@@ -299,13 +300,13 @@ def _drop_n(part: Any) -> None:
             _drop_n(value)
 
 
-@click.command(short_help="Show a run again, or compare two.")
+@click.command(short_help="Show a run or a search again, or compare two.")
 @click.argument("runs", type=click.Path(path_type=Path), metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Compare with another run, problem by problem.",
+    help="Compare with another run, or a search with another, problem by problem.",
 )
 @click.option(
     "--by",
@@ -362,8 +363,12 @@ def _drop_n(part: Any) -> None:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print results.json (with --compare: the comparison; with --by: each value's figures; "
+    help="Print results.json, or search.json (with --compare: the comparison; with --by: each value's figures; "
     "with --verifiers: the account).",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Of a search: print what it tried, a row for each.")
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="N", help="Of a search: how many to list (default: 10)."
 )
 @click.option("--pictures", is_flag=True, help="Draw the pictures again.")
 def report(
@@ -380,9 +385,13 @@ def report(
     batch: int | None,
     devices: int | None,
     as_json: bool,
+    as_csv: bool,
+    top: int | None,
     pictures: bool,
 ) -> None:
-    """Show a run's report again, from its files alone; or compare two runs, paired by problem.
+    """Show a run's report again, from its files alone, or a search's; or compare two, paired by problem.
+
+    A search that has not ended is shown as it stands.
 
     \b
     archon report runs/first
@@ -392,13 +401,18 @@ def report(
     archon report runs/debate runs/refine --beat runs/plain
     archon report runs/first --verifiers --costs 0,1,4
     archon report runs/first --cost seconds --hardware h100-sxm --batch 64 --pictures
+    archon report runs/found --top 20
+    archon report runs/found --compare runs/other
     """
     from rich.console import Console
 
     from archon.benchmarks import plots
     from archon.benchmarks import report as reports
     from archon.benchmarks.results import Results
+    from archon.benchmarks.searching.report import Wanted, answered
 
+    if answered(Wanted(runs, compare, as_json, as_csv, top, pictures), _given()):
+        return
     if plain is not None:
         if verifiers or compare is not None or label is not None or cost is not None or pictures:
             raise click.UsageError("--beat goes with --selector and --json alone")
@@ -443,6 +457,13 @@ def report(
     if pictures:
         for path in plots.draw(results, run, cost):
             print(path, file=sys.stderr)
+
+
+def _given() -> set[str]:
+    """The parameters that stand on the command line."""
+    context = click.get_current_context()
+    source = context.get_parameter_source
+    return {name for name in context.params if source(name) is ParameterSource.COMMANDLINE}
 
 
 def _beat(plain: Path, runs: Sequence[Path], selector: str, as_json: bool) -> None:

@@ -78,6 +78,16 @@ class Taken(NamedTuple):
     """What was noted when it was first claimed, or later by who had it."""
 
 
+class Most(NamedTuple):
+    """A limit on how many items there may be, in all processes."""
+
+    limit: int
+    configuration: str | None = None
+    """Only its items count; None for those of all."""
+    problems: frozenset[str] | None = None
+    """Only these problems count; None for all."""
+
+
 class Open(NamedTuple):
     """An item that is not done."""
 
@@ -113,7 +123,8 @@ class Claims:
             "pid": os.getpid(),
             "started": process_start(os.getpid()),
         }
-        self._owner = str(self._me["id"])
+        self.owner = self._owner = str(self._me["id"])
+        """This worker, among all that ever had something to do with the database."""
         self._closed = threading.Event()
         self._engine = engine_of(self.url)
         try:
@@ -154,7 +165,7 @@ class Claims:
     def begin(self, begun: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the study was begun with (JSON): the first to say it is whose word counts."""
         row = {"study": self.study, "begun": _dump(begun)}
-        with self._working() as db:
+        with self.transaction() as db:
             db.execute(self._insert(_STUDIES).values(row).on_conflict_do_nothing())
             asked = sql.select(_STUDIES.c.begun).where(_STUDIES.c.study == self.study)
             found: Mapping[str, Any] = json.loads(db.execute(asked).scalar_one())
@@ -162,29 +173,32 @@ class Claims:
 
     # --- claiming ------------------------------------------------------------------------------------
 
-    def claim(self, items: Iterable[Item]) -> list[Item]:
+    def claim(self, items: Iterable[Item], most: Most | None = None) -> list[Item]:
         """Those of the items that are now ours to do, in their order: the others are done, or claimed by a worker that
-        is alive (another thread of ours, too)."""
-        return list(self.take(items))
+        is alive (another thread of ours, too), or one too many."""
+        return list(self.take(items, most=most))
 
-    def take(self, items: Iterable[Item], note: Any = None) -> dict[Item, Taken]:
-        """As `claim`, with how each became ours. The note (JSON) is kept with those that nobody had before."""
+    def take(self, items: Iterable[Item], note: Any = None, most: Most | None = None) -> dict[Item, Taken]:
+        """As `claim`, with how each became ours. The note (JSON) is kept with those that nobody had before; there are
+        no more of these than `most` allows."""
         wanted = list(dict.fromkeys(Item(*item) for item in items))
         found: dict[Item, Taken] = {}
         if not wanted:
             return found
-        with self._working() as db:
+        with self.transaction() as db:
             self._beat(db)  # who was thought dead for its silence, and lives on, must be seen to
+            room = None if most is None else max(0, most.limit - self._count(db, most))
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
-                new = self._add(db, some, note)
+                new = self._add(db, some, note) if room is None else self._add_some(db, some, note, room)
+                room = None if room is None else room - len(new)
                 found.update({item: Taken(False, note) for item in new})
                 found.update(self._take_over(db, [item for item in some if item not in new]))
         return {item: found[item] for item in wanted if item in found}
 
     def note(self, item: Item, note: Any) -> bool:
         """Keep a note (JSON) with an item of ours; False where it is done, or no longer ours."""
-        with self._working() as db:
+        with self.transaction() as db:
             changed = (
                 _WORK.update()
                 .where(self._is(item), _WORK.c.owner == self._owner, _WORK.c.done.is_(None))
@@ -195,7 +209,7 @@ class Claims:
     def owns(self, item: Item) -> bool:
         """Whether an item is claimed by us, and not done."""
         asked = sql.select(_WORK.c.owner).where(self._is(item), _WORK.c.done.is_(None))
-        with self._reading() as db:
+        with self.reading() as db:
             return db.execute(asked).scalar_one_or_none() == self._owner
 
     def finish(self, item: Item, value: Any) -> bool:
@@ -209,7 +223,7 @@ class Claims:
         kept: list[Item] = []
         if not rows:
             return kept
-        with self._working() as db:
+        with self.transaction() as db:
             last = sql.select(sql.func.coalesce(sql.func.max(_WORK.c.done), 0))
             done = int(db.execute(last.where(_WORK.c.study == self.study)).scalar_one())
             for item, value in rows:
@@ -226,7 +240,7 @@ class Claims:
 
     def release(self, items: Iterable[Item]) -> None:
         """Give up items of ours that are not done."""
-        with self._working() as db:
+        with self.transaction() as db:
             for item in items:
                 db.execute(
                     _WORK.update()
@@ -247,7 +261,7 @@ class Claims:
             )
             .order_by(_WORK.c.done)
         )
-        with self._reading() as db:
+        with self.reading() as db:
             return {problem: json.loads(value) for problem, value in db.execute(asked)}
 
     def open(self, configuration: str) -> dict[str, Open]:
@@ -256,10 +270,15 @@ class Claims:
         asked = sql.select(_WORK.c.problem, _WORK.c.owner, _WORK.c.note).where(
             _WORK.c.study == self.study, _WORK.c.configuration == configuration, _WORK.c.done.is_(None)
         )
-        with self._reading() as db:
+        with self.reading() as db:
             rows = db.execute(asked.order_by(_WORK.c.problem)).all()
-            alive = self._alive(db, {row.owner for row in rows})
+            alive = self.living(db, {row.owner for row in rows})
         return {row.problem: Open(_load(row.note), row.owner in alive) for row in rows}
+
+    def count(self, most: Most) -> int:
+        """How many items there are of those that a limit is on: done, in work, or given up for others to take."""
+        with self.reading() as db:
+            return self._count(db, most)
 
     # --- in a transaction ----------------------------------------------------------------------------
 
@@ -277,6 +296,23 @@ class Claims:
         added = self._insert(_WORK).on_conflict_do_nothing().returning(_WORK.c.configuration, _WORK.c.problem)
         return {Item(*row) for row in db.execute(added, rows)}
 
+    def _add_some(self, db: sql.Connection, items: Sequence[Item], note: Any, room: int) -> set[Item]:
+        """As `_add`, the first so many."""
+        added: set[Item] = set()
+        for item in items:
+            if len(added) == room:
+                break
+            added |= self._add(db, [item], note)
+        return added
+
+    def _count(self, db: sql.Connection, most: Most) -> int:
+        asked = sql.select(_WORK.c.problem, sql.func.count()).where(_WORK.c.study == self.study)
+        if most.configuration is not None:
+            asked = asked.where(_WORK.c.configuration == most.configuration)
+        among = most.problems
+        rows = db.execute(asked.group_by(_WORK.c.problem))
+        return sum(count for problem, count in rows if among is None or problem in among)
+
     def _take_over(self, db: sql.Connection, items: Sequence[Item]) -> dict[Item, Taken]:
         """Make those items ours whose owner is gone."""
         if not items:
@@ -287,14 +323,15 @@ class Claims:
             sql.tuple_(_WORK.c.configuration, _WORK.c.problem).in_([tuple(item) for item in items]),
         )
         owners = {row.owner for row in db.execute(sql.select(_WORK.c.owner).where(among).distinct())}
-        gone = owners - self._alive(db, owners)
+        gone = owners - self.living(db, owners)
         if not gone:
             return {}
         changed = _WORK.update().where(among, _WORK.c.owner.in_(gone)).values(owner=self._owner)
         rows = db.execute(changed.returning(_WORK.c.configuration, _WORK.c.problem, _WORK.c.note)).all()
         return {Item(row.configuration, row.problem): Taken(True, _load(row.note)) for row in rows}
 
-    def _alive(self, db: sql.Connection, owners: set[str]) -> set[str]:
+    def living(self, db: sql.Connection, owners: set[str]) -> set[str]:
+        """Those of some workers that are not gone."""
         rows = db.execute(sql.select(_OWNERS).where(_OWNERS.c.id.in_(owners - {_NOBODY}))).all()
         now = self._now(db)
         alive = set()
@@ -326,13 +363,15 @@ class Claims:
     # --- transactions --------------------------------------------------------------------------------
 
     @contextmanager
-    def _working(self) -> Iterator[sql.Connection]:
+    def transaction(self, *, schema: bool = False) -> Iterator[sql.Connection]:
+        """In which no other worker of the study writes; with `schema` none of any study."""
         self._check()
-        with self._writing() as db:
+        with self._writing(schema=schema) as db:
             yield db
 
     @contextmanager
-    def _reading(self) -> Iterator[sql.Connection]:
+    def reading(self) -> Iterator[sql.Connection]:
+        """In which nothing is written."""
         self._check()
         with explained(self._where), self._engine.connect() as db:
             yield db

@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from archon.config import Config
 from archon.errors import UserError
 from archon.search.axes import Configuration
-from archon.search.claims import Item
+from archon.search.claims import Claims, Item, Most
 from archon.search.history import Trial
 from archon.search.objectives import Evaluation
 from archon.search.proposers.base import Proposer, Told
 from archon.search.racing import Race, Rules
-from archon.search.reuse import Paid
+from archon.search.reuse import Paid, needed
 from archon.search.settings import Settings
 from archon.search.space import SearchSpace
 from archon.search.study import Study
@@ -37,14 +38,23 @@ _COUNTED = 100_000
 """Up to so many combinations, the configurations are counted."""
 _POLL_SECONDS = 0.5
 """How often to look whether another process is done with what it claimed."""
+_KEEP_SECONDS = 0.2
+"""What arrives within so long after some was kept waits for the next: that much a `kill -9` may cost."""
+
+
+Arrived = Callable[[Evaluation], None]
+"""Told what came of a problem."""
 
 
 class Evaluator(Protocol):
     """Runs a pipeline on problems, and grades it."""
 
-    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
+    async def evaluate(
+        self, config: Config, problems: Sequence[str], arrived: Arrived
+    ) -> Sequence[Evaluation | None]:
         """What came of each problem; None where the budget of the whole search ended first.
 
+        `arrived` may be told of each as soon as it is there, in any order: what it was told of survives a `kill -9`.
         Raises UserErrors where the pipeline or its models cannot run.
         """
         ...
@@ -158,18 +168,31 @@ class Search:
         return len(self._closed) + len(self._open)
 
     async def run(self) -> Found:
-        """Search until the effort is spent or nothing is left to try; then validate, and test."""
+        """Search until the effort is spent or nothing is left to try; then validate, and test. Processes that share the
+        study come to the same end, and share the work; what one of them leaves behind the others do."""
+        over = ""
+        while True:
+            self._over = over
+            await self._try()
+            over, ended, self._over = self._over, self._over or self._ended, ""
+            await self._end_trials()
+            while (left := self.study.unfinished()) and not self._take_up():
+                await asyncio.sleep(_POLL_SECONDS)
+            if not left:
+                return await self._choose(ended)
+
+    # --- trying ------------------------------------------------------------------------------------
+
+    async def _try(self) -> None:
+        """Propose and race, until nothing is left to do or nothing more may be done."""
         while not self._over:
             self._sync()
             more = self._take_up() or self._fill()
             batch = [(key, place) for key, place in self.race.wanted() if key in self._open]
             if not batch and not more:
-                break
+                return
             await self._evaluate(batch)
             self._settle()
-        return await self._end()
-
-    # --- trying ------------------------------------------------------------------------------------
 
     def _rules(self) -> Rules:
         settings, race = self.settings, self.settings.race
@@ -190,7 +213,7 @@ class Search:
         begun = False
         limit = self.settings.spending.trials
         while self._under_way() < self.settings.race.width:
-            if limit is not None and self._begun() >= limit:
+            if limit is not None and self.study.begun() >= limit:
                 self._ended = f"{limit} configurations were tried"
                 return begun
             configuration = self.proposer.ask()
@@ -201,16 +224,12 @@ class Search:
                 configuration,
                 type(self.proposer).__name__,
                 {"stack": self.space.stack(configuration)},
+                limit,
             )
             if trial is not None:
                 self._enter(trial)
                 begun = True
         return begun
-
-    def _begun(self) -> int:
-        """How many configurations are done or under way, in all processes."""
-        others = sum(trial.key not in self._open for trial in self.study.running())
-        return len(self._closed) + len(self._open) + others
 
     def _take_up(self) -> bool:
         """Go on with trials whose process is gone; whether there was one."""
@@ -228,11 +247,11 @@ class Search:
     def _enter(self, trial: Trial) -> None:
         """A trial of ours takes part; what is known of it already counts."""
         self._open[trial.key] = trial
-        known = trial.configuration
-        self._paid.note(self.space.graph(known), self.space.bounds(known))
         self._into_race(trial)
 
     def _into_race(self, trial: Trial) -> None:
+        known = trial.configuration
+        self._paid.note(needed(self.space.graph(known), self.space.bounds(known)))
         limit = None if self.settings.cost is None else self._most(trial.configuration)
         self.race.enter(trial.key, limit=limit)
         for problem, value in self.study.claims.values(trial.key).items():
@@ -283,55 +302,58 @@ class Search:
     async def _evaluate(self, batch: Sequence[tuple[str, int]]) -> None:
         """Evaluate some configurations on some problems of the search split."""
         wanted: dict[str, list[str]] = {}
-        limit = self.settings.spending.evaluations
-        made = sum(problem in self._places for known in self.known.values() for problem in known)
         for key, place in batch:
-            if limit is not None and made + sum(map(len, wanted.values())) >= limit:
-                self._over = f"{limit} evaluations were made"
-                break
             wanted.setdefault(key, []).append(self.parts.search[place])
+        limit = self.settings.spending.evaluations
+        most = None if limit is None else Most(limit, problems=frozenset(self.parts.search))
 
         async def one(key: str, problems: list[str]) -> None:
             try:
-                await self._have(key, self.space.config(self._open[key].configuration), problems)
+                await self._have(key, self.space.config(self._open[key].configuration), problems, most)
             except UserError as error:
                 self._fail(key, error)
 
         await together(one(key, problems) for key, problems in wanted.items())
 
-    async def _have(self, key: str, config: Config, problems: Sequence[str]) -> None:
-        """Evaluate what nobody has; wait for what another process has in hand."""
-        waited = False
+    async def _have(
+        self, key: str, config: Config, problems: Sequence[str], most: Most | None = None
+    ) -> None:
+        """Evaluate what nobody has, as far as `most` allows; wait for what another process has in hand."""
+        claims, waited = self.study.claims, False
         while missing := [p for p in problems if p not in self.known.get(key, {})]:
             if waited:
                 await asyncio.sleep(_POLL_SECONDS)
-            ours = [item.problem for item in self.study.claims.claim(Item(key, p) for p in missing)]
+            ours = [item.problem for item in claims.claim((Item(key, p) for p in missing), most)]
             if ours:
                 await self._make(key, config, ours)
             if len(ours) < len(missing):
-                for problem, value in self.study.claims.values(key).items():
+                for problem, value in claims.values(key).items():
                     if problem in missing and problem not in self.known.get(key, {}):
                         self._learn(key, Evaluation.from_json(value), problem)
+                if most is not None and claims.count(most) >= most.limit:
+                    self._over = f"{most.limit} evaluations were made"
             if self._over:
                 return
             waited = True
 
     async def _make(self, key: str, config: Config, problems: Sequence[str]) -> None:
-        """Evaluate problems that are claimed, and keep what came of them; they are given up where that fails."""
-        items = [Item(key, problem) for problem in problems]
-        kept: dict[Item, Evaluation] = {}
+        """Evaluate problems that are claimed, and keep what comes of them; the others are given up."""
+        arriving = _Arriving(self.study.claims, key)
         try:
-            found = await self._evaluator.evaluate(config, problems)
-            kept = {item: one for item, one in zip(items, found, strict=True) if one is not None}
-            self.study.claims.finish_all({item: one.as_json() for item, one in kept.items()})
+            for one in await self._evaluator.evaluate(config, problems, arriving):
+                if one is not None:
+                    arriving(one)
         finally:
-            if len(kept) < len(items):
-                self.study.claims.release(item for item in items if item not in kept)
-        if len(kept) < len(items):
+            arriving.keep()
+            lost = [Item(key, problem) for problem in problems if problem not in arriving.kept]
+            if lost:
+                self.study.claims.release(lost)
+        if lost:
             self._over = "the budget is spent"
-        self.evaluations += len(kept)
-        for item, evaluation in kept.items():
-            self._learn(key, evaluation, item.problem)
+        self.evaluations += len(arriving.kept)
+        for problem in problems:  # in their order, and not as they came: the race and the proposer go by it
+            if problem in arriving.kept:
+                self._learn(key, arriving.kept[problem], problem)
         if self._watcher is not None:
             self._watcher.tried(self)
 
@@ -386,17 +408,16 @@ class Search:
 
     # --- the end -----------------------------------------------------------------------------------
 
-    async def _end(self) -> Found:
-        """Finish the best, validate them, and test the winner and the baselines. Processes that share the study come to
-        the same end, and share the work."""
-        ended, self._over = self._over or self._ended, ""
+    async def _end_trials(self) -> None:
+        """Finish the best of ours, and end the others as they are."""
         for key in self._best(self._open) or [*self._open][: self.settings.finalists]:
             await self._have(key, self.space.config(self._open[key].configuration), self.parts.search)
         for key, trial in list(self._open.items()):
             over = bool(self.race.missing(key))
             self._finish(trial, "pruned" if over else "complete", "the search ended" if over else "")
-        while self.study.running():
-            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _choose(self, ended: str) -> Found:
+        """Validate the best of all, and test the winner and the baselines."""
         self._sync()
         complete = {trial.key: trial for trial in self.study.history() if trial.state == "complete"}
         finalists = [
@@ -417,7 +438,7 @@ class Search:
         found.validation = {
             one.name: [self.known[one.name][p] for p in self.parts.validation] for one in validated
         }
-        found.ended = found.ended or self._over
+        found.ended = ", then ".join(dict.fromkeys(why for why in (found.ended, self._over) if why))
         return found
 
     def _best(self, among: Iterable[str]) -> list[str]:
@@ -431,7 +452,7 @@ class Search:
             seen = self.race.seen(key)
             return (seen * merits[key] + _PRIOR * middle) / (seen + _PRIOR)
 
-        alive.sort(key=lambda key: (-promise(key), self.race.cost(key)))
+        alive.sort(key=lambda key: (-promise(key), self.race.cost(key), key))  # the same in every process
         return alive[: self.settings.finalists]
 
     def _merit(self, key: str, problems: Sequence[str]) -> float:
@@ -439,15 +460,15 @@ class Search:
         return self._signed(self._means(key, problems))[0]
 
     def _winner(self, finalists: Sequence[Candidate]) -> Candidate | None:
-        """The best on the validation split (of equals, on the search split; then the cheaper)."""
+        """The best on the validation split (of equals, on the search split; then the cheaper; then by key)."""
 
-        def rank(one: Candidate) -> tuple[float, ...]:
+        def rank(one: Candidate) -> tuple[float | str, ...]:
             validated = self._has(one.name, self.parts.validation)
             merits = [self._merit(one.name, self.parts.search)]
             if validated:
                 merits.insert(0, self._merit(one.name, self.parts.validation))
             cost = math.fsum(self.known[one.name][p].usage.tokens for p in self.parts.search)
-            return (*(-merit for merit in merits), cost)
+            return (*(-merit for merit in merits), cost, one.name)
 
         ready = [one for one in finalists if self._has(one.name, self.parts.search)]
         return min(ready, key=rank, default=None)
@@ -455,3 +476,30 @@ class Search:
     def _has(self, key: str, problems: Iterable[str]) -> bool:
         have = self.known.get(key, {})
         return all(problem in have for problem in problems)
+
+
+class _Arriving:
+    """Keeps the evaluations of a configuration in the study as they come: each within a moment, several at once."""
+
+    def __init__(self, claims: Claims, key: str) -> None:
+        self.kept: dict[str, Evaluation] = {}
+        """By problem; the last of them may not be kept yet."""
+        self._claims = claims
+        self._key = key
+        self._new: list[Evaluation] = []
+        self._last = -math.inf
+
+    def __call__(self, evaluation: Evaluation) -> None:
+        """Take one; twice does no harm."""
+        if evaluation.problem in self.kept:
+            return
+        self.kept[evaluation.problem] = evaluation
+        self._new.append(evaluation)
+        if time.monotonic() - self._last >= _KEEP_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep all that was taken."""
+        new, self._new = self._new, []
+        self._claims.finish_all({Item(self._key, one.problem): one.as_json() for one in new})
+        self._last = time.monotonic()

@@ -4,7 +4,7 @@
     objectives: [accuracy]             # two: their front, such as [accuracy, tokens]
     target: 0.7                        # with two: the least cost at this value, instead of the front
     splits: {search: 0.5, validation: 0.25, test: 0.25}
-    proposers: [tpe, random]           # in turn
+    proposers: [frugal, random]        # in turn
     effort: {trials: 60, tokens: 2000000}
     baselines: {one sample: self_consistency@1, vote: self_consistency@16}
     race: {alpha: 0.05}
@@ -24,9 +24,13 @@ from pydantic import Field, model_validator
 from archon.component import Value
 from archon.config.build import Builder
 from archon.config.source import Source, shown
+from archon.search.axes import Axes
 from archon.search.objectives import Accuracy, AnyObjective, Objective
 from archon.search.optimism import Splits
 from archon.search.proposers.base import AnyProposes, Proposes
+from archon.search.proposers.frugal import Frugal, listed
+from archon.search.proposers.optuna_sampler import TPE
+from archon.search.proposers.portfolio import Portfolio
 
 Effort = Literal["light", "medium", "heavy"]
 EFFORTS: Final[Mapping[Effort, int]] = {"light": 20, "medium": 60, "heavy": 200}
@@ -41,7 +45,7 @@ class Spending(Value):
     evaluations: Annotated[int, Field(ge=1)] | None = None
     """Configurations times problems, of the search split."""
     tokens: Annotated[int, Field(ge=1)] | None = None
-    """Fresh tokens of a process, those of validation and test included: a hard limit."""
+    """Fresh tokens of all processes, those of validation and test included: a hard limit, also over restarts."""
     usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
     """Fresh dollars, likewise."""
 
@@ -75,7 +79,7 @@ class Settings(Value):
     effort: Effort | Spending = "medium"
     """In words, or as limits."""
     proposers: tuple[AnyProposes, ...] = ()
-    """In turn; random search where none is given."""
+    """In turn; where none is given, see `proposing`."""
     baselines: Mapping[str, Any] = Field(default_factory=dict)
     """What the winner is held against, by name: a pipeline, the name of a ready one, or NAME@N with so many samples."""
     race: Racing = Racing()
@@ -108,6 +112,15 @@ class Settings(Value):
     def spending(self) -> Spending:
         """The effort as limits."""
         return self.effort if isinstance(self.effort, Spending) else Spending(trials=EFFORTS[self.effort])
+
+    def proposing(self, axes: Axes) -> Proposes:
+        """Who proposes: as the file says, in turn. Else `frugal` for one objective over a space that it weighs as a
+        whole, and `tpe` in any other search."""
+        if len(self.proposers) > 1:
+            return Portfolio(of=self.proposers)
+        if self.proposers:
+            return self.proposers[0]
+        return TPE() if self.cost is not None or listed(axes) is None else Frugal()
 
 
 def read_settings(source: Source) -> Settings:

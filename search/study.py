@@ -20,7 +20,7 @@ from typing import Any
 
 from archon.errors import StoreUnusable, UserError
 from archon.search.axes import Axes, Axis, Configuration
-from archon.search.claims import Claims, Item
+from archon.search.claims import Claims, Item, Most
 from archon.search.database import explained, place
 from archon.search.history import Direction, State, Trial
 from archon.search.mirror import OWN, TrialState, distribution, let_go, optuna, shown, storage_of, trial_of
@@ -150,9 +150,14 @@ class Study:
     # --- the life of a trial -------------------------------------------------------------------------
 
     def begin(
-        self, configuration: Configuration, proposer: str = "", details: Mapping[str, Any] | None = None
+        self,
+        configuration: Configuration,
+        proposer: str = "",
+        details: Mapping[str, Any] | None = None,
+        most: int | None = None,
     ) -> Trial | None:
-        """Make a trial of a configuration, ours to evaluate; None where it has been one, or another has it.
+        """Make a trial of a configuration, ours to evaluate; None where it has been one, or another has it, or there
+        are `most` trials already.
 
         Where its process is gone, it is taken up again as it was, with its first proposer and details, and the
         evaluations that `claims.values` has. `details` is JSON. Raises UserError where the axes do not allow the
@@ -165,7 +170,8 @@ class Study:
             "proposer": proposer,
             "details": _checked(details),
         }
-        taken = self.claims.take([item], about).get(item)
+        within = None if most is None else Most(most, _TRIALS)
+        taken = self.claims.take([item], about, within).get(item)
         if taken is None:
             return None
         with explained(self._where):
@@ -247,6 +253,14 @@ class Study:
                         )
                     self._ended[key] = trial_of(frozen)
         return [self._ended[key] for key in ended]
+
+    def begun(self) -> int:
+        """How many trials there are, in whatever state."""
+        return self.claims.count(Most(0, _TRIALS))
+
+    def unfinished(self) -> int:
+        """How many trials have not ended, whoever has them."""
+        return len(self.claims.open(_TRIALS))
 
     def running(self) -> list[Trial]:
         """The trials that a living process evaluates, ours included."""

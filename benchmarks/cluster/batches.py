@@ -13,12 +13,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from archon.benchmarks.cluster.allowances import Allowance, Allowances, Amounts
+from archon.benchmarks.cluster.allowances import Allowances
 from archon.benchmarks.cluster.faults import unpacked
 from archon.benchmarks.cluster.ray_cluster import RayCluster, WorkerLost
 from archon.benchmarks.cluster.worker import MEETING, machine
 from archon.budget import Budget
 from archon.errors import UserError
+from archon.search.accounts import Account, Allowance, Amounts
 from archon.store import Store
 from archon.usage import NOTHING, Usage, total
 
@@ -51,7 +52,7 @@ class Batches:
         self._limits = limits
         self._size = -(-concurrency // cluster.workers)
         self._slots = asyncio.Semaphore(cluster.workers)
-        self._allowances = Allowances(limits, cluster.workers)
+        self._allowances = Allowances(Account(limits, cluster.workers))
         self._met = False
         self.fresh = NOTHING
         """What workers spent, as far as they told."""
@@ -71,6 +72,11 @@ class Batches:
             "offline": offline,
             "prices": None if prices is None else str(prices.resolve()),
         }
+
+    def spend_from(self, account: Account, limit: Budget) -> None:
+        """Let what comes be paid from an account, whose limit holds in the place of ours."""
+        self._limits = limit
+        self._allowances = Allowances(account)
 
     def split(self, problems: Sequence[str]) -> list[Sequence[str]]:
         """Something for every worker, and no more at once than is wanted."""
@@ -146,10 +152,10 @@ class Batches:
             if allowance is not None:
                 self._allowances.lose(allowance)
             raise
-        if allowance is not None:
-            self._allowances.settle(allowance, _beyond(answer.get("spent", {}), counted))
         self.fresh += Usage.from_json(answer.get("fresh", {}))
         self.used += Usage.from_json(answer.get("used", {}))
+        if allowance is not None:
+            self._allowances.settle(allowance, _beyond(answer.get("spent", {}), counted))
         if "error" in answer:
             raise unpacked(answer["error"])
         records: Sequence[dict[str, Any]] = answer["records"]

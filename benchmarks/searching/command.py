@@ -149,6 +149,7 @@ async def _search(options: dict[str, Any]) -> Any:
     from archon.benchmarks.searching.setting_up import Setup
     from archon.benchmarks.searching.summary import summarise
     from archon.search.search import Search
+    from archon.search.spending import StudyPurse
     from archon.search.study import Study
 
     setup = Setup(options)
@@ -176,6 +177,7 @@ async def _search(options: dict[str, Any]) -> Any:
             facts=setup.facts,
             seed=options["seed"],
         ) as study:
+            purse = StudyPurse(study.claims, setup.limits)
             one = Search(
                 setup.space,
                 setup.settings,
@@ -187,8 +189,9 @@ async def _search(options: dict[str, Any]) -> Any:
                 watcher=Lines(evaluator, quiet=options["quiet"]),
                 paid=setup.paid,
             )
-            found = await one.run()
-            return one, found, summarise(one, found)
+            with evaluator.spending_from(purse):
+                found = await one.run()
+            return one, found, summarise(one, found, purse.fresh)
 
 
 def _evaluator(setup: Any, options: dict[str, Any]) -> Any:

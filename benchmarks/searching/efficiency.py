@@ -11,11 +11,17 @@ search would return then. A search has arrived, and ends, when that is within a 
 rests on all problems. One that has not arrived after `--trials` stacks counts as never in the medians.
 
 Methods: random, Archon's greedy (from a random start, and begun again when it is through) and Bayesian search (TPE)
-with nothing reused, where each stack gets all problems; ours is TPE with reuse and racing, and ablated of either; and
-with what is paid for first. But for that, reuse changes no decision, only what is paid.
+with nothing reused, where each stack gets all problems; and each with reuse, racing, or both. Ours is what `archon
+search` does: `frugal`, which goes by what a stack costs anew, with reuse and racing; and ablated of either, and of its
+knowing prices. Prices are those of a real search (reuse.py): calls per problem, not the tokens that the table knows.
+With another proposer reuse changes no decision, only what is paid.
 
-A table, `efficiency.json` and `efficiency.png`; one line of JSON last. Cost: `prepare` 100 problems x 5 temperatures x
-24 samples of the nano model, and their rewards, a quarter of an hour on two cores; `run` no calls.
+With `--made` each seed has a table of its own, of the same stacks and samples, in which other choices are good: what a
+method is worth beyond one table. (No reply is looked at there: what is right is drawn, effect by effect.)
+
+A table, `efficiency.json` and `efficiency.png` (`made.json`, `made.png`); one line of JSON last. Cost: `prepare` 100
+problems x 5 temperatures x 24 samples of the nano model, and their rewards, a quarter of an hour on two cores; `run` no
+calls.
 """
 
 from __future__ import annotations
@@ -28,18 +34,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from archon import registry
 from archon.benchmarks.lab.bench import LabArith
-from archon.benchmarks.searching.exhaustive import SPACE, Purse, Table, checked, table_of
+from archon.benchmarks.searching.exhaustive import SPACE, Purse, Table, checked, remade, table_of
 from archon.errors import ArchonError
 from archon.search.axes import Configuration
-from archon.search.proposers.base import Proposer, Told
+from archon.search.proposers.base import Heeding, Proposer, Told
 from archon.search.proposers.preferring import Preferring
 from archon.search.racing import Race, Rules, shuffled
+from archon.search.reuse import Needs, Paid, Prices
 from archon.search.search import most_contestants
 from archon.search.settings import Racing
 from archon.search.space import SearchSpace
@@ -58,6 +65,9 @@ class Method(NamedTuple):
     """None: each stack gets all problems, one after the other."""
     window: int = 0
     """Of so many proposals the one that is cheapest now comes first."""
+    prices: Literal["anew", "whole", "none"] = "anew"
+    """What a proposer that goes by prices is told: what a stack costs anew; what it costs where nothing is reused; or
+    nothing."""
 
 
 class Named(NamedTuple):
@@ -72,14 +82,15 @@ METHODS: dict[str, Named] = {
     "random": Named(Method("random"), False),
     "greedy": Named(Method("greedy"), False),
     "bayesian": Named(Method("tpe"), False),
-    "ours": Named(Method("tpe", RACE), True),
-    "ours without racing": Named(Method("tpe"), True),
-    "ours without reuse": Named(Method("tpe", RACE), False),
-    "ours, cheapest of 4": Named(Method("tpe", RACE, 4), True),
-    "reuse, cheapest of 4": Named(Method("tpe", None, 4), True),
-    "greedy with reuse": Named(Method("greedy"), True),
-    "random with reuse": Named(Method("random"), True),
     "random with both": Named(Method("random", RACE, 8), True),
+    "greedy with reuse": Named(Method("greedy"), True),
+    "bayesian with reuse": Named(Method("tpe"), True),
+    "bayesian with races": Named(Method("tpe", RACE), False),
+    "bayesian with both": Named(Method("tpe", RACE), True),
+    "ours": Named(Method("frugal", RACE), True),
+    "ours without races": Named(Method("frugal"), True),
+    "ours without prices": Named(Method("frugal", RACE, prices="none"), True),
+    "ours without reuse": Named(Method("frugal", RACE, prices="whole"), False),
 }
 PLAIN = "bayesian"
 
@@ -111,7 +122,9 @@ class Driver:
         seed: int,
         trials: int,
         within: float = POINT,
+        needs: Needs | None = None,
     ) -> None:
+        """`needs`: of the same space, remembered from other searches."""
         self._table = table
         self._purses = {reuse: Purse(table, reuse=reuse) for reuse in (True, False)}
         self._goal = float(table.values.max()) - within - 1e-9
@@ -130,8 +143,13 @@ class Driver:
             settings = {"start": start, "restarts": 1000}
         proposes = registry.find("proposer", method.proposer)(**settings)
         self._proposer: Proposer = proposes.over(space, seed=seed)
+        self._needs = needs or Needs(space)
+        self._paid = Paid()
+        prices = Prices(self._needs, Paid() if method.prices == "whole" else self._paid)
+        if isinstance(self._proposer, Heeding) and method.prices != "none":
+            self._proposer.heed(prices)
         if method.window:
-            self._proposer = Preferring(self._proposer, self._price, window=method.window)
+            self._proposer = Preferring(self._proposer, prices, window=method.window)
         order = {problem: place for place, problem in enumerate(table.problems)}
         self._order = np.array([order[problem] for problem in shuffled(table.problems, seed)])
         self._trials = trials
@@ -169,9 +187,6 @@ class Driver:
         tokens = with_ if reuse else without
         return Course(list(evaluations), list(tokens), list(values), len(self.proposed), self.arrived)
 
-    def _price(self, configuration: Configuration) -> float:
-        return self._purses[True].price(self._table.place[configuration.key])
-
     def _fill(self) -> bool:
         begun = False
         while self._under_way() < self._width and len(self.proposed) < self._trials:
@@ -180,6 +195,7 @@ class Driver:
                 break
             self.proposed.append(configuration)
             self._open[configuration.key] = configuration
+            self._paid.note(self._needs(configuration))
             if self._racing:
                 self.race.enter(configuration.key)
             begun = True
@@ -284,10 +300,15 @@ def ratio(plain: Sequence[float], other: Sequence[float], seed: int = 0) -> tupl
     return one(a, b), float(low), float(high)
 
 
-def summary(table: Table, courses: Mapping[str, Sequence[Course]], within: float = POINT) -> dict[str, Any]:
-    """What the searches needed."""
-    best = float(table.values.max())
-    goal = best - within
+def summary(
+    tables: Sequence[Table], courses: Mapping[str, Sequence[Course]], within: float = POINT
+) -> dict[str, Any]:
+    """What the searches needed; a table for each seed. Of several tables the medians."""
+    table = tables[0]
+    bests = [float(one.values.max()) for one in tables]
+    enough = [
+        int((one.values >= best - within - 1e-9).sum()) for one, best in zip(tables, bests, strict=True)
+    ]
     reached = {name: [one.needed for one in some] for name, some in courses.items()}
     methods: dict[str, Any] = {}
     for name, some in courses.items():
@@ -309,9 +330,9 @@ def summary(table: Table, courses: Mapping[str, Sequence[Course]], within: float
         "stacks": len(table.stacks),
         "distinct": table.distinct,
         "problems": len(table.problems),
-        "best": best,
+        "best": float(np.median(bests)),
         "within": within,
-        "good_enough": int((table.values >= goal - 1e-9).sum()),
+        "good_enough": float(np.median(enough)),
         "tokens_of_all_samples": whole.spent,
         "seeds": len(next(iter(courses.values()))),
         "methods": methods,
@@ -326,7 +347,7 @@ def shown(found: Mapping[str, Any]) -> str:
     """The summary as a table."""
     lines = [
         f"{found['stacks']:,} stacks ({found['distinct']:,} differ) on {found['problems']} problems; the best has "
-        f"{found['best']:.1%}, and {found['good_enough']} are within {100 * found['within']:g} points of it.",
+        f"{found['best']:.1%}, and {found['good_enough']:g} are within {100 * found['within']:g} points of it.",
         f"All samples and rewards: {found['tokens_of_all_samples']:,} tokens. Medians [quartiles] of {found['seeds']} "
         "seeds.",
         f"{'':22}{'arrived':>8} {'evaluations':>26} {'fresh tokens, thousands':>30} {'fewer tokens than bayesian':>28}",
@@ -348,7 +369,7 @@ def _range(one: Mapping[str, float | None], unit: float) -> str:
 _NAMES = ("median", "low", "high")
 
 
-def draw(table: Table, courses: Mapping[str, Sequence[Course]], path: Path) -> None:
+def draw(tables: Sequence[Table], courses: Mapping[str, Sequence[Course]], path: Path) -> None:
     """The anytime curves: how far what it returns is from the best, against fresh tokens; median and quartiles."""
     import matplotlib as mpl
 
@@ -359,10 +380,10 @@ def draw(table: Table, courses: Mapping[str, Sequence[Course]], path: Path) -> N
     most = max(one.tokens[-1] for some in courses.values() for one in some)
     grid = np.geomspace(least, most, 200)
     figure, plot = plt.subplots(figsize=(8, 4.8), layout="constrained")
-    best = float(table.values.max())
     for number, (name, some) in enumerate(courses.items()):
         rows = []
-        for one in some:
+        for one, table in zip(some, tables, strict=True):
+            best = float(table.values.max())
             at = np.searchsorted(one.tokens, grid, side="right") - 1
             rows.append(np.where(at < 0, np.nan, 100 * (best - np.asarray(one.values)[np.maximum(at, 0)])))
         known = ~np.isnan(rows).any(axis=0)
@@ -417,13 +438,16 @@ def compare(
     *,
     within: float = POINT,
     jobs: int = 1,
+    made: bool = False,
 ) -> dict[str, list[Course]]:
-    """Run every method with every seed; once for those that differ in reuse alone."""
+    """Run every method with every seed, once for those that differ in reuse alone: on the table, or on one that is made
+    from it for each seed (exhaustive.py)."""
     work = [(named, seed) for named in dict.fromkeys(m.method for m in methods.values()) for seed in seeds]
     if jobs == 1:
-        done = [_searched(table, space, method, seed, trials, within) for method, seed in work]
+        needs = Needs(space)
+        done = [_searched(table, space, method, seed, trials, within, needs, made) for method, seed in work]
     else:
-        with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(table, trials, within)) as pool:
+        with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(table, trials, within, made)) as pool:
             done = list(pool.map(_elsewhere, work))
     by_method: dict[Method, list[Both]] = {}
     for (method, _), both in zip(work, done, strict=True):
@@ -442,9 +466,17 @@ class Both(NamedTuple):
 
 
 def _searched(
-    table: Table, space: SearchSpace, method: Method, seed: int, trials: int, within: float
+    table: Table,
+    space: SearchSpace,
+    method: Method,
+    seed: int,
+    trials: int,
+    within: float,
+    needs: Needs,
+    made: bool,
 ) -> Both:
-    driver = Driver(table, space, method, seed, trials, within).run()
+    known = remade(table, seed) if made else table
+    driver = Driver(known, space, method, seed, trials, within, needs).run()
     print(f"{method}, seed {seed}: {len(driver.proposed)} stacks, arrived: {driver.arrived}", file=sys.stderr)
     return Both(driver.course(True), driver.course(False))
 
@@ -453,12 +485,14 @@ _HERE: dict[str, Any] = {}
 """What a process of the pool searches."""
 
 
-def _begin(table: Table, trials: int, within: float) -> None:
-    _HERE.update(table=table, space=SearchSpace.from_data(SPACE), trials=trials, within=within)
+def _begin(table: Table, trials: int, within: float, made: bool) -> None:
+    space = SearchSpace.from_data(SPACE)
+    _HERE.update(table=table, space=space, trials=trials, within=within, needs=Needs(space), made=made)
 
 
 def _elsewhere(work: tuple[Method, int]) -> Both:
-    return _searched(_HERE["table"], _HERE["space"], *work, _HERE["trials"], _HERE["within"])
+    method, seed = work
+    return _searched(method=method, seed=seed, **_HERE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -474,6 +508,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     second.add_argument("--seeds", type=int, default=20)
     second.add_argument("--trials", type=int, default=300, help="stacks that a search may try")
     second.add_argument("--within", type=float, default=POINT, help="how far from the best is near enough")
+    second.add_argument(
+        "--made", action="store_true", help="each seed on a table of its own, with other effects"
+    )
+    second.add_argument("--methods", help=f"some of: {', '.join(METHODS)} (with commas between)")
     second.add_argument("--jobs", type=int, default=1, help="processes")
     given = parser.parse_args(arguments)
     try:
@@ -482,14 +520,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             table = Table.load(given.out)
             space = SearchSpace.from_data(SPACE)
+            seeds = range(given.seeds)
+            only = given.methods.split(",") if given.methods else [*METHODS]
             courses = compare(
-                table, space, range(given.seeds), given.trials, METHODS, within=given.within, jobs=given.jobs
+                table,
+                space,
+                seeds,
+                given.trials,
+                {name: METHODS[name] for name in METHODS if name in only},
+                within=given.within,
+                jobs=given.jobs,
+                made=given.made,
             )
-            found = {**summary(table, courses, given.within), "trials": given.trials}
-            draw(table, courses, given.out / "efficiency.png")
-            data = {name: [one._asdict() for one in some] for name, some in courses.items()}
-            (given.out / "courses.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
-            (given.out / "efficiency.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            tables = [remade(table, seed) if given.made else table for seed in seeds]
+            found = {**summary(tables, courses, given.within), "trials": given.trials, "made": given.made}
+            name = "made" if given.made else "efficiency"
+            draw(tables, courses, given.out / f"{name}.png")
+            data = {method: [one._asdict() for one in some] for method, some in courses.items()}
+            (given.out / f"{name}_courses.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+            (given.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             print(shown(found))
     except ArchonError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,14 +1,15 @@
 """Evaluates stacks on a benchmark's problems: through one store, within one budget, graded as a run is.
 
 Configurations with the same models and problem budget share a session, and all share the store, so what one has sampled
-costs another nothing. Cost: the calls of the pipelines, as far as they are not stored.
+costs another nothing. Within a study's purse the limits hold over all its processes (search/meter.py). Cost: the calls
+of the pipelines, as far as they are not stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ from archon.budget import Budget, Budgets, Dimension, Meter
 from archon.config import Config, plain
 from archon.errors import EndpointDown, UserError
 from archon.problem import Problem
+from archon.search.accounts import Entry, Purse
+from archon.search.meter import SharedMeter
 from archon.search.objectives import Evaluation
 from archon.session import Session
 from archon.store import SQLiteStore, Store
@@ -58,6 +61,8 @@ class LocalEvaluator:
         self._meter = Meter("run", self._limits)
         self._sessions: dict[str, Session] = {}
         self._stack = AsyncExitStack()
+        self._purse: Purse | None = None
+        self._at_work = 0
 
     async def __aenter__(self) -> Self:
         self._stack.push_async_callback(self._store.close)
@@ -94,21 +99,63 @@ class LocalEvaluator:
 
     def spend(self, allowance: Budget) -> None:
         """Let what comes spend so much and no more, whatever was spent before."""
-        self._meter = Meter("run", allowance)
+        self._charge(Meter("run", allowance))
+
+    def _charge(self, meter: Meter) -> None:
+        self._meter = meter
         for session in self._sessions.values():
-            session.meter = self._meter
+            session.meter = meter
+
+    @contextmanager
+    def spending_from(self, purse: Purse) -> Iterator[None]:
+        """Let what comes be paid from a purse, which others share; its limits hold in the place of ours. At the end
+        what was not needed is given back. Raises what the purse does."""
+        self._purse = purse
+        if purse.limit.limits:
+            self._charge(SharedMeter(purse, lambda: self.fresh))
+        try:
+            yield
+        finally:
+            self._report()
+            if isinstance(self._meter, SharedMeter):
+                self._meter.close()
+
+    def _report(self) -> None:
+        """Let those who share the purse know what was spent here."""
+        if isinstance(self._meter, SharedMeter):
+            self._meter.report()
+        elif self._purse is not None:
+            self._purse.turn(lambda others: (None, Entry({}, {}, self.fresh)))
 
     @property
     def spent(self) -> dict[Dimension, Any]:
         """What was spent under the limits, or under the last allowance, of what it limits."""
         return dict(self._meter.spent)
 
-    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
-        """What came of each problem; None where the budget of the whole search ended first. Raises UserErrors where
-        the pipeline or its models cannot run, EndpointDown where nobody served."""
-        return [evaluation_of(asdict(record)) for record in await self.records(config, problems)]
+    async def evaluate(
+        self, config: Config, problems: Sequence[str], arrived: Callable[[Evaluation], None] | None = None
+    ) -> Sequence[Evaluation | None]:
+        """What came of each problem; None where the budget of the whole search ended first. `arrived` is told of each
+        as soon as it is there. Raises UserErrors where the pipeline or its models cannot run, EndpointDown where nobody
+        served."""
+        with self._working():
+            records = await self.records(config, problems, lambda record: tell(arrived, asdict(record)))
+        return [evaluation_of(asdict(record)) for record in records]
 
-    async def records(self, config: Config, problems: Sequence[str]) -> Sequence[Record]:
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Who has nothing in work holds nothing of the purse."""
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._report()
+
+    async def records(
+        self, config: Config, problems: Sequence[str], arrived: Callable[[Record], None] | None = None
+    ) -> Sequence[Record]:
         """The record of each problem, whatever ended it. Raises UserErrors as `evaluate` does."""
         session = await self.session(config)
         graph = config.pipeline.graph()
@@ -116,6 +163,8 @@ class LocalEvaluator:
         async def one(problem: Problem) -> Record:
             async with self._gate:
                 record, _ = await recorded(session, graph, self.dataset.grader, problem)
+            if arrived is not None:
+                arrived(record)
             return record
 
         return await together(one(problem) for problem in self.known(problems))
@@ -127,6 +176,14 @@ class LocalEvaluator:
         if missing:
             raise UserError(f"the benchmark {self.dataset.name!r} has no problem {missing[0]!r}")
         return [known[problem] for problem in problems]
+
+
+def tell(arrived: Callable[[Evaluation], None] | None, record: Mapping[str, Any]) -> None:
+    """Tell what came of a problem, where something did."""
+    with suppress(EndpointDown):  # said when the others have ended
+        evaluation = evaluation_of(record)
+        if evaluation is not None and arrived is not None:
+            arrived(evaluation)
 
 
 def evaluation_of(record: Mapping[str, Any]) -> Evaluation | None:

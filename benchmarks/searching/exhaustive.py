@@ -280,6 +280,37 @@ async def table_of(
     return Table(stacks, ids, right, drawn, rewarded, pools, prompt, tokens, reply, reading)
 
 
+def remade(table: Table, seed: int) -> Table:
+    """The same stacks and samples, with what is right drawn from effects of the choices: a best temperature, what more
+    samples gain and when they begin to harm, what each way, aggregate and k is worth, and ways with aggregates. A
+    problem's luck is shared by stacks with the same samples, and by those that choose alike."""
+    rng = np.random.default_rng([seed, len(table.stacks)])
+    codes: dict[str, Ints] = {}
+    for name in ("way", "temperature", "n", "aggregate", "k"):
+        values = list(dict.fromkeys(one.get(name) for one in table.stacks))
+        values.sort(key=lambda value: (value is not None, value if isinstance(value, (int, float)) else 0))
+        codes[name] = np.array([values.index(one.get(name)) for one in table.stacks])
+    count = {name: int(code.max()) + 1 for name, code in codes.items()}
+    way, pool, n, aggregate = (codes[name] for name in ("way", "temperature", "n", "aggregate"))
+    warmth = pool / max(1, count["temperature"] - 1)
+    worth = -rng.uniform(0.2, 1.2) * (warmth - rng.uniform(0, 1)) ** 2
+    grown = np.log(table.drawn / table.drawn.min()) / np.log(table.drawn.max() / table.drawn.min())
+    knee = rng.uniform(0.3, 1.2)
+    gains = rng.uniform(0, 0.5, count["way"])[way]
+    worth += gains * np.minimum(grown, knee) - 0.3 * np.maximum(0, grown - knee)
+    for name, spread in (("way", 0.12), ("aggregate", 0.08), ("k", 0.05)):
+        worth += rng.normal(0, spread, count[name])[codes[name]]
+    worth += rng.normal(0, 0.05, (count["way"], count["aggregate"]))[way, aggregate]
+    problems = len(table.problems)
+    samples = rng.normal(0, 0.25, (count["temperature"], 1, problems)) + rng.normal(
+        0, 0.12, (count["temperature"], count["n"], problems)
+    ).cumsum(axis=1)
+    chosen = rng.normal(0, 0.12, (count["way"], count["aggregate"], problems))
+    luck = samples[pool, n] + chosen[way, aggregate] + rng.normal(0, 0.05, (len(worth), problems))
+    hard = worth.mean() + rng.normal(0, 0.7, problems)
+    return replace(table, right=worth[:, None] + luck > hard)
+
+
 class Check(NamedTuple):
     """How often the pipeline gave what the table says, of so many pairs."""
 

@@ -1,14 +1,15 @@
 """Evaluates stacks on a Ray cluster: a batch of problems of one configuration is one task.
 
 The driver keeps the study and its claims; workers share the store, which claims each sample before it is drawn, so
-nothing is paid for twice. The limits of the whole search are given out as allowances (cluster/allowances.py), and a
+nothing is paid for twice. The limits of the whole search are given out as allowances (search/accounts.py), and a
 worker that is killed costs its batch (cluster/batches.py). Cost: the calls of the pipelines, as far as they are not
 stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +17,10 @@ from archon.backends.base import Model
 from archon.benchmarks.benchmark import Dataset
 from archon.benchmarks.cluster.batches import Batches
 from archon.benchmarks.cluster.ray_cluster import RayCluster
-from archon.benchmarks.searching.evaluator import LocalEvaluator, evaluation_of
+from archon.benchmarks.searching.evaluator import LocalEvaluator, evaluation_of, tell
 from archon.budget import Budget
 from archon.config import Config, dump
+from archon.search.accounts import Purse, SharedAccount
 from archon.search.objectives import Evaluation
 from archon.tasks import together
 from archon.usage import Usage
@@ -53,6 +55,7 @@ class RayEvaluator(LocalEvaluator):
             prices=prices,
         )  # fmt: skip
         self._path = store
+        self._account: SharedAccount | None = None
         self._run: dict[str, Any] = {
             "benchmark": benchmark,
             "limit": limit,
@@ -84,11 +87,35 @@ class RayEvaluator(LocalEvaluator):
         """The same with what was replayed."""
         return super().used + self.batches.used
 
-    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
-        """What came of each problem; None where the budget of the whole search ended first. Raises UserErrors where
-        the pipeline or its models cannot run, as the worker raised them."""
+    @contextmanager
+    def spending_from(self, purse: Purse) -> Iterator[None]:
+        """As a `LocalEvaluator`: allowances of the workers come out of it."""
+        self._account = SharedAccount(purse, self._cluster.workers, lambda: self.fresh)
+        self.batches.spend_from(self._account, purse.limit)
+        try:
+            yield
+        finally:
+            self._report()
+
+    def _report(self) -> None:
+        if self._account is not None:
+            self._account.report()
+
+    async def evaluate(
+        self, config: Config, problems: Sequence[str], arrived: Callable[[Evaluation], None] | None = None
+    ) -> Sequence[Evaluation | None]:
+        """What came of each problem; None where the budget of the whole search ended first. `arrived` is told of those
+        of each batch as soon as it is done. Raises UserErrors where the pipeline or its models cannot run, as the
+        worker raised them."""
         self.known(problems)
         text = dump(config.model_copy(update={"models": {**self._models, **config.models}}))
-        batches = self.batches.split(problems)
-        found = await together(self.batches.records(text, batch) for batch in batches)
+
+        async def one(batch: Sequence[str]) -> list[dict[str, Any]]:
+            records = await self.batches.records(text, batch)
+            for record in records:
+                tell(arrived, record)
+            return records
+
+        with self._working():
+            found = await together(one(batch) for batch in self.batches.split(problems))
         return [evaluation_of(record) for records in found for record in records]

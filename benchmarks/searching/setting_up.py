@@ -19,13 +19,12 @@ from archon.config import Config, build
 from archon.config.build import Builder
 from archon.config.source import Source, read_file, read_text
 from archon.errors import UnknownName, UserError
-from archon.search.axes import Configuration, described
+from archon.search.axes import described
 from archon.search.history import Direction
-from archon.search.proposers.base import Proposer, Proposes
-from archon.search.proposers.portfolio import Portfolio
+from archon.search.proposers.base import Proposer
 from archon.search.proposers.preferring import preferring
 from archon.search.racing import shuffled
-from archon.search.reuse import Paid
+from archon.search.reuse import Needs, Paid, Prices
 from archon.search.search import Parts
 from archon.search.settings import Settings, Spending, read_settings
 from archon.search.space import OWN, SearchSpace, shipped
@@ -84,14 +83,12 @@ class Setup:
         }
 
     def proposer(self) -> Proposer:
-        """As the file says; where order carries no judgement, what is paid for goes first."""
-        given = self.settings.proposers or (registry.find("proposer", "tpe")(),)
-        one: Proposes = given[0] if len(given) == 1 else Portfolio(of=given)
+        """As the settings say. It goes by prices, if it does; where order carries no judgement, what is paid for goes
+        first."""
+        one = self.settings.proposing(self.space.axes)
         objectives = 1 if self.settings.target is not None else len(self.settings.objectives)
-        return preferring(one, self.space, self._price, seed=self.seed, objectives=objectives)
-
-    def _price(self, configuration: Configuration) -> float:
-        return self.paid.price(self.space.graph(configuration), self.space.bounds(configuration))
+        prices = Prices(Needs(self.space), self.paid)
+        return preferring(one, self.space, prices, seed=self.seed, objectives=objectives)
 
     @property
     def baselines(self) -> dict[str, Config]:

@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archon.benchmarks.searching.reading import SCHEMA
+from archon.benchmarks.searching.wording import amount, is_share, shown
 from archon.benchmarks.statistics.intervals import Interval, student_interval, wilson
 from archon.benchmarks.statistics.paired import compare
 from archon.search.front import front
-from archon.search.history import anytime, importance
+from archon.search.history import Trial, anytime, importance
 from archon.search.objectives import Accuracy, Coverage, Evaluation, Objective
 from archon.search.optimism import optimism, verdict
 from archon.search.search import Found, Search
-from archon.usage import Usage, total
-
-SCHEMA = 1
+from archon.usage import NOTHING, Usage, total
 
 
-def summarise(search: Search, found: Found) -> dict[str, Any]:
-    """Everything that `search.json` says."""
+def summarise(search: Search, found: Found, spent: Usage = NOTHING) -> dict[str, Any]:
+    """Everything that `search.json` says. `spent` is what all processes of the study say that they spent: more than
+    what is kept of it, where one was killed."""
     settings, study = search.settings, search.study
     history = study.history()
     counts = {
@@ -27,8 +28,10 @@ def summarise(search: Search, found: Found) -> dict[str, Any]:
     }
     everything = [one for known in search.known.values() for one in known.values()]
     usage, fresh = total(one.usage for one in everything), total(one.fresh for one in everything)
+    fresh = max(fresh, spent, key=lambda one: one.tokens)
     return {
         "schema": SCHEMA,
+        "benchmark": _benchmark(search),
         "objectives": [one.name for one in settings.objectives],
         "target": settings.target,
         "best": None if found.winner is None else _best(search, found),
@@ -39,11 +42,13 @@ def summarise(search: Search, found: Found) -> dict[str, Any]:
         "trials": len(history),
         "states": counts,
         "evaluations": len(everything),
-        "requests": {"fresh": fresh.requests, "replayed": usage.requests - fresh.requests},
+        "requests": {"fresh": fresh.requests, "replayed": max(0, usage.requests - fresh.requests)},
         "tokens": {"fresh": fresh.tokens, "total": usage.tokens},
         "usd": {"fresh": _usd(fresh), "total": _usd(usage)},
         "importance": importance(history, search.space.axes),
         "anytime": [list(point) for point in anytime(history)],
+        "tried": [_tried(trial) for trial in history],
+        "by_problem": _by_problem(search, found),
         "splits": {part: len(getattr(search.parts, part)) for part in ("search", "validation", "test")},
         "ended": found.ended,
         "notes": list(search.proposer.notes),
@@ -70,11 +75,13 @@ def _corrected(search: Search) -> float | None:
     """What to expect of whoever leads on the search split."""
     value = search.settings.value
     rows = []
-    for trial in search.study.history():
+    for trial in sorted(
+        search.study.history(), key=lambda trial: trial.key
+    ):  # of equals the same, whoever ran it
         have = search.known.get(trial.key, {})
         rows.append([value.value(have[p]) if p in have else math.nan for p in search.parts.search])
     try:
-        return optimism(rows).corrected if rows else None
+        return _finite(optimism(rows).corrected) if rows else None
     except ValueError:
         return None
 
@@ -87,6 +94,40 @@ def _baseline(search: Search, found: Found, name: str) -> dict[str, Any]:
         held = verdict(_by_id(value, winner), _by_id(value, own), compare)
         told["winner"] = {**held.as_json(), "sentence": held.sentence("the winner", name)}
     return told
+
+
+def _benchmark(search: Search) -> dict[str, str]:
+    """Its name, and the digest of all its problems, which the study was begun with."""
+    name, _, digest = str(search.study.claims.begin({})["facts"]["benchmark"]).rpartition(" ")
+    return {"name": name, "sha256": digest}
+
+
+def _tried(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "key": trial.key,
+        "stack": trial.details.get("stack", trial.key),
+        "configuration": trial.configuration.as_json(),
+        "state": trial.state,
+        "values": None if trial.values is None else list(trial.values),
+        "problems": trial.problems,
+        "fresh_tokens": trial.fresh_tokens,
+        "proposer": trial.proposer,
+        "reason": trial.reason,
+    }
+
+
+def _by_problem(search: Search, found: Found) -> dict[str, Any]:
+    """The first objective on each problem of the test split: what another search can be compared with, paired."""
+
+    def row(name: str) -> list[float]:
+        return [search.settings.value.value(one) for one in found.test.get(name, ())]
+
+    return {
+        "problems": list(search.parts.test),
+        "winner": [] if found.winner is None else row(found.winner.name),
+        "baselines": {name: row(name) for name in search.baselines if name in found.test},
+    }
 
 
 def _by_id(value: Objective, evaluations: Sequence[Evaluation]) -> dict[str, float]:
@@ -148,20 +189,21 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     best = told["best"]
     if best is None:
         return [f"nothing could be evaluated: {told['ended']}"]
+    share = is_share(told["objectives"][0])
     found = [f"best: {best['stack']}"]
     for part in ("search", "validation", "test"):
         one = best[part]
         if one["problems"]:
-            found.append(f"  {part}: {_shown(one)} over {one['problems']} problems")
+            found.append(f"  {part}: {shown(one, share)} over {one['problems']} problems")
     if best["search"]["corrected"] is not None:
         found.append(
-            f"  a winner of this search was to be expected at {100 * best['search']['corrected']:.1f}"
+            f"  a winner of this search was to be expected at {amount(best['search']['corrected'], share)}"
         )
     found.append(
         f"  cost of a problem: {best['cost']['tokens']:,.0f} tokens, {best['cost']['requests']:.1f} calls"
     )
     for name, one in told["baselines"].items():
-        found.append(f"{name}: {_shown(one['test'])}, {one['cost']['tokens']:,.0f} tokens")
+        found.append(f"{name}: {shown(one['test'], share)}, {one['cost']['tokens']:,.0f} tokens")
         if "winner" in one:
             found.append(f"  {one['winner']['sentence']}")
     states = told["states"]
@@ -171,8 +213,3 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         f"{told['tokens']['total']:,} tokens; it ended because {told['ended']}"
     )
     return found
-
-
-def _shown(one: Mapping[str, Any]) -> str:
-    low, high = (float("nan") if one[end] is None else 100 * one[end] for end in ("low", "high"))
-    return f"{100 * one['value']:.1f} [{low:.1f}, {high:.1f}]"

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Annotated, ClassVar, NamedTuple, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,10 @@ TRIES = 1000
 """So many draws in a row that are refused, or were drawn before, and drawing gives up."""
 SCAN = 100_000
 """So many configurations in a row that are refused, and enumerating gives up until it is asked again."""
+
+
+Price = Callable[[Configuration], float]
+"""The fresh work that a configuration would cost now, in any unit."""
 
 
 class Told(NamedTuple):
@@ -60,6 +64,16 @@ class Proposer(Protocol):
 
         Raises UserError where it is none of the space's, ValueError where there is not one finite value per objective.
         """
+        ...
+
+
+@runtime_checkable
+class Heeding(Protocol):
+    """A proposer that goes by prices too."""
+
+    def heed(self, price: Price) -> None:
+        """From now on, this is what configurations cost; it is asked anew for each proposal, because what is paid for
+        grows."""
         ...
 
 

@@ -58,7 +58,7 @@ Startup = Annotated[int, Field(ge=1)]
 
 
 class TPE(Proposes):
-    """The tree-structured Parzen estimator; for several objectives too. The one to begin with."""
+    """The tree-structured Parzen estimator; for several objectives too. The one to begin with where `frugal` is not."""
 
     startup: Startup = 10
     """So many random configurations come first."""
@@ -363,7 +363,7 @@ def _samplers(name: str, needs: str = "optuna") -> Any:
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(
                 f"proposer {name!r} needs {module}, which is not installed: pip install 'archon[{extra[module]}]'. "
-                "'random', 'grid', 'greedy' and 'evolve' need nothing"
+                "'frugal', 'random', 'grid', 'greedy' and 'evolve' need nothing"
             )
     import optuna
 

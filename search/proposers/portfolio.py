@@ -12,7 +12,16 @@ from typing import Annotated
 from pydantic import Field
 
 from archon.search.axes import Configuration, Space
-from archon.search.proposers.base import TRIES, AnyProposes, Proposer, Proposes, Told, Tracking
+from archon.search.proposers.base import (
+    TRIES,
+    AnyProposes,
+    Heeding,
+    Price,
+    Proposer,
+    Proposes,
+    Told,
+    Tracking,
+)
 
 
 class Portfolio(Proposes):
@@ -63,6 +72,12 @@ class InTurn(Tracking):
                 if found.key not in self.known:
                     return found
         return None
+
+    def heed(self, price: Price) -> None:
+        """Tell those that go by prices."""
+        for member in self._members:
+            if isinstance(member, Heeding):
+                member.heed(price)
 
     def learn(self, configuration: Configuration, result: Told) -> None:
         """Tell each."""

@@ -2,21 +2,19 @@
 
 Where the order of a proposer's proposals carries no judgement (random search, a grid), a few are asked for ahead, and
 the cheapest of them comes first. None is lost: one that was passed over `patience` times comes next, whatever it
-costs. A proposer that learns is left alone, since to ask ahead is to ask it before it was told. Cost: no calls; `price`
-is asked about the whole window each time, because what is paid for grows.
+costs. One that goes by prices itself (`Heeding`) is given them. Any other that learns is left alone, since to ask ahead
+is to ask it before it was told. Cost: no calls; `price` is asked about the whole window each time, because what is paid
+for grows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archon.errors import UserError
 from archon.search.axes import Configuration, Space
-from archon.search.proposers.base import Proposer, Proposes, Told
-
-Price = Callable[[Configuration], float]
-"""The fresh work that a configuration would cost now, in any unit."""
+from archon.search.proposers.base import Heeding, Price, Proposer, Proposes, Told
 
 
 def preferring(
@@ -34,6 +32,8 @@ def preferring(
     Raises as `Proposes.over` does, and UserError where the window or the patience is below 1.
     """
     proposer = proposes.over(space, seed=seed, objectives=objectives)
+    if isinstance(proposer, Heeding):
+        proposer.heed(price)
     return Preferring(proposer, price, window=window, patience=patience) if proposes.alike else proposer
 
 

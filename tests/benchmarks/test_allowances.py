@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archon import errors
-from archon.benchmarks.cluster.allowances import Account, Allowance, Allowances
+from archon.benchmarks.cluster.allowances import Allowances
 from archon.benchmarks.cluster.faults import packed, unpacked
 from archon.benchmarks.cluster.ray_cluster import RayCluster
 from archon.budget import Budget
 from archon.errors import ArchonError, ConfigError, FatalError, Flaw, MissingExtra, StageFailed, UnknownName
+from archon.search.accounts import Account, Allowance
 
 STEPS = st.lists(
     st.tuples(
@@ -96,7 +97,7 @@ def test_an_allowance_is_settled_once() -> None:
 
 
 async def test_everything_that_is_left_waits_for_the_others() -> None:
-    allowances = Allowances(Budget(tokens=100), 2)
+    allowances = Allowances(Account(Budget(tokens=100), 2))
     first = await allowances.take(1)
     assert first is not None and first.amounts == {"tokens": 50}
     waiting = asyncio.create_task(allowances.take(1, everything=True))
@@ -111,7 +112,7 @@ async def test_everything_that_is_left_waits_for_the_others() -> None:
 
 
 async def test_without_limits_nobody_waits() -> None:
-    allowances = Allowances(Budget(), 1)
+    allowances = Allowances(Account(Budget(), 1))
     found = [await allowances.take(1) for _ in range(5)]
     assert all(one is not None and not one.amounts for one in found)
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from archon import registry
 from archon.benchmarks.lab.bench import LabArith
 from archon.benchmarks.searching import efficiency
 from archon.benchmarks.searching.efficiency import RACE, Course, Driver, Method, Middle, Named
-from archon.benchmarks.searching.exhaustive import SPACE, Purse, Table, checked, table_of
+from archon.benchmarks.searching.exhaustive import SPACE, Purse, Table, checked, remade, table_of
 from archon.config import Config, dump
 from archon.errors import DataError
 from archon.search.axes import Configuration
 from archon.search.objectives import Evaluation
-from archon.search.proposers import Proposer, Told
+from archon.search.proposers import Proposer, Told, preferring
 from archon.search.racing import shuffled
-from archon.search.search import Parts, Search
+from archon.search.reuse import Needs, Paid, Prices
+from archon.search.search import Arrived, Parts, Search
 from archon.search.settings import Racing, Settings, Spending
 from archon.search.space import SearchSpace
 from archon.search.study import Study
@@ -33,6 +35,7 @@ SMALL = SPACE.replace("[0.3, 0.6, 0.9, 1.2, 1.5]", "[0.6, 1.2]").replace(
     "[2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24]", "[2, 3, 4]"
 )
 PROBLEMS = 40
+_PRICES: tuple[Literal["anew", "whole", "none"], ...] = ("anew", "whole", "none")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,9 @@ class FromTable:
         self._table = table
         self._stacks = {space.dump(one): place for place, one in enumerate(table.stacks)}
 
-    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
+    async def evaluate(
+        self, config: Config, problems: Sequence[str], arrived: Arrived
+    ) -> Sequence[Evaluation | None]:
         at, known = self._stacks[dump(config)], self._table.problems
         return [
             Evaluation(p, float(p in known and self._table.right[at, known.index(p)]), outcome="solved")
@@ -134,13 +139,17 @@ class Heard:
         self._proposer.tell(configuration, result)
 
 
-@pytest.mark.parametrize(("proposer", "race"), [("random", RACE), ("tpe", RACE), ("tpe", Racing(alpha=0.5))])
+@pytest.mark.parametrize(
+    ("proposer", "race"), [("random", RACE), ("tpe", RACE), ("tpe", Racing(alpha=0.5)), ("frugal", RACE)]
+)
 def test_it_decides_as_a_search_does(
     proposer: str, race: Racing, table: Table, space: SearchSpace, evaluator: FromTable, tmp_path: Path
 ) -> None:
     trials, seed = 16, 2
     driver = Driver(table, space, Method(proposer, race), seed, trials).run()
-    heard = Heard(registry.find("proposer", proposer)().over(space, seed=seed))
+    paid = Paid()
+    prices = Prices(Needs(space), paid)
+    heard = Heard(preferring(registry.find("proposer", proposer)(), space, prices, seed=seed, window=1))
     settings = Settings(
         benchmark="none", effort=Spending(trials=trials), race=race.model_copy(update={"width": 8})
     )
@@ -153,7 +162,7 @@ def test_it_decides_as_a_search_does(
         facts={"made": True},
         seed=seed,
     ) as study:
-        search = Search(space, settings, study, heard, evaluator, parts, {})
+        search = Search(space, settings, study, heard, evaluator, parts, {}, paid=paid)
         asyncio.run(search.run())
     assert len(driver.told) >= 8
     assert driver.told == heard.told[: len(driver.told)]
@@ -172,12 +181,32 @@ def test_searches_arrive_at_the_best(table: Table, space: SearchSpace) -> None:
     methods = {"bayesian": Named(Method("random"), False), "reused": Named(Method("random"), True)}
     courses = efficiency.compare(table, space, range(3), len(table.stacks), methods)
     assert all(one.arrived for some in courses.values() for one in some)
-    found = efficiency.summary(table, courses)
+    found = efficiency.summary([table] * 3, courses)
     plain, reused = found["methods"]["bayesian"], found["methods"]["reused"]
     assert plain["evaluations"] == reused["evaluations"]
     assert reused["fewer_tokens_than_bayesian"][0] > 1 == plain["fewer_tokens_than_bayesian"][0]
     assert reused["tokens"]["high"] <= found["tokens_of_all_samples"] + 2 * 100 * 2 * PROBLEMS
     assert "bayesian" in efficiency.shown(found)
+
+
+def test_prices_are_of_what_goes_beyond_what_was_had(table: Table, space: SearchSpace) -> None:
+    """`frugal` proposes by them; with none, or with what all would cost where nothing is kept, it does otherwise."""
+    found = {
+        prices: Driver(table, space, Method("frugal", prices=prices), 0, 12).run().proposed
+        for prices in _PRICES
+    }
+    assert len({tuple(some) for some in found.values()}) == 3
+    first = found["anew"][0]
+    assert (first["way"], first["n"]) == ("majority", 2), "the cheapest, where nothing is known"
+
+
+def test_a_table_is_made_with_other_effects(table: Table) -> None:
+    one, again, other = remade(table, 1), remade(table, 1), remade(table, 2)
+    assert (one.right == again.right).all() and (one.right != other.right).any()
+    assert one.stacks == table.stacks and (one.tokens == table.tokens).all()
+    worth = [remade(table, seed).values for seed in range(6)]
+    assert all(0.1 < values.mean() < 0.9 and values.max() - values.min() > 0.1 for values in worth)
+    assert len({int(values.argmax()) for values in worth}) >= 4, "other stacks are the best"
 
 
 def test_greedy_begins_again_and_does_not_stop_short(table: Table, space: SearchSpace) -> None:
@@ -206,6 +235,10 @@ def test_the_command_writes_figures_and_a_picture(
     assert told == json.loads((tmp_path / "efficiency.json").read_text())
     assert (tmp_path / "efficiency.png").stat().st_size > 1000
     assert efficiency.main(["run", "--out", str(tmp_path / "none")]) == 2
+    options = ["--seeds", "2", "--trials", "10", "--made", "--methods", "ours"]
+    assert efficiency.main(["run", "--out", str(tmp_path), *options]) == 0
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert list(made["methods"]) == ["ours"] and made["best"] != told["best"]
 
 
 def test_a_table_says_what_whole_pipelines_do(space: SearchSpace) -> None:

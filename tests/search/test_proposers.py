@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import subprocess
 import sys
 import warnings
@@ -12,14 +13,18 @@ import pytest
 from archon import registry
 from archon.errors import ConfigError, MissingExtra, UserError
 from archon.search.axes import Axis, Configuration
+from archon.search.objectives import Accuracy, Tokens
 from archon.search.proposers import Proposes, Told, preferring, rebuild
+from archon.search.proposers.base import Heeding
 from archon.search.proposers.evolve import Evolve
+from archon.search.proposers.frugal import Frugal
 from archon.search.proposers.greedy import Greedy
 from archon.search.proposers.grid import Grid, coarse_first
 from archon.search.proposers.optuna_sampler import CMAES, GP, NSGAII, TPE
 from archon.search.proposers.portfolio import Portfolio
 from archon.search.proposers.preferring import Preferring
 from archon.search.proposers.random_search import Random
+from archon.search.settings import Settings
 from archon.search.testing import ProposerCases, ToySpace, calls_of, stack_space, worth_of
 
 NO_TORCH = importlib.util.find_spec("torch") is None
@@ -86,6 +91,17 @@ class TestNSGAIITwo(TestNSGAII):
     objectives = 2
 
 
+class TestFrugal(ProposerCases):
+    enough = 24
+
+    def make(self) -> Proposes:
+        return Frugal(pool=200)
+
+
+class TestFrugalTwo(TestFrugal):
+    objectives = 2
+
+
 class TestPortfolio(ProposerCases):
     def make(self) -> Proposes:
         return Portfolio(of=(TPE(startup=4), Random(), Evolve(), Greedy()))
@@ -128,7 +144,18 @@ def test_optuna_is_imported_only_where_it_proposes() -> None:
 
 def test_every_proposer_is_found_by_its_name() -> None:
     names = registry.names("proposer")
-    assert {"random", "grid", "greedy", "evolve", "tpe", "gp", "cma_es", "nsga_ii", "portfolio"} <= set(names)
+    assert {
+        "random",
+        "grid",
+        "greedy",
+        "evolve",
+        "frugal",
+        "tpe",
+        "gp",
+        "cma_es",
+        "nsga_ii",
+        "portfolio",
+    } <= set(names)
     for name in names:
         assert registry.find("proposer", name).name == name
 
@@ -259,6 +286,93 @@ def test_a_portfolio_takes_turns_and_passes_over_who_is_through() -> None:
     assert first == Configuration({"a": 0}) and second == Configuration({"a": 3})
     rest = [proposer.ask() for _ in range(3)]
     assert {one["a"] for one in rest if one is not None} == {1, 2} and rest[2] is None
+
+
+def test_who_proposes_where_the_file_does_not_say() -> None:
+    settings = Settings(benchmark="lab/arith")
+    finite, large = kinds().axes, ToySpace([Axis(name, "int", low=0, high=60) for name in "ab"]).axes
+    assert settings.proposing(finite) == Frugal()
+    assert settings.proposing(large) == settings.proposing(stack_space().axes) == TPE()
+    two = Settings(benchmark="lab/arith", objectives=(Accuracy(), Tokens()))
+    assert two.proposing(finite) == TPE()
+    one = settings.model_copy(update={"proposers": (Random(),)})
+    assert one.proposing(finite) == Random()
+    several = settings.model_copy(update={"proposers": (Random(), TPE())})
+    assert several.proposing(finite) == Portfolio(of=(Random(), TPE()))
+
+
+# --- what a configuration costs anew ---------------------------------------------------------------
+
+
+def kinds() -> ToySpace:
+    """Six kinds of samples, how many of them, and what is done with them."""
+    return ToySpace(
+        [
+            Axis("kind", "choice", tuple("abcdef")),
+            Axis("n", "choice", (2, 4, 8, 16)),
+            Axis("way", "choice", tuple("xyz")),
+        ]
+    )
+
+
+def paid_for_the_best(seed: int, told_prices: bool) -> float:
+    """What a search pays until it has one of the best: two kinds are as good, one costs twenty times as much, and what
+    was sampled is kept."""
+    have = dict.fromkeys("abcdef", 0)
+
+    def price(one: Configuration) -> float:
+        beyond = max(0, int(str(one["n"])) - have[str(one["kind"])])
+        return float(beyond * (20 if str(one["kind"]) in "abc" else 1))
+
+    proposer = Frugal().over(kinds(), seed=seed)
+    assert isinstance(proposer, Heeding)
+    if told_prices:
+        proposer.heed(price)
+    paid = 0.0
+    for _ in range(72):
+        one = proposer.ask()
+        assert one is not None
+        paid += price(one)
+        have[str(one["kind"])] = max(have[str(one["kind"])], int(str(one["n"])))
+        value = (
+            "fbdace".index(str(one["kind"])) // 2
+            + "xzy".index(str(one["way"]))
+            + math.log2(int(str(one["n"])))
+        )
+        if value == 8:
+            return paid
+        proposer.tell(one, Told((value,)))
+    raise AssertionError("it proposed everything, and never the best")
+
+
+def test_who_knows_prices_pays_less_for_the_best() -> None:
+    told = sorted(paid_for_the_best(seed, True) for seed in range(7))
+    untold = sorted(paid_for_the_best(seed, False) for seed in range(7))
+    assert told[3] < 0.5 * untold[3], (told, untold)
+
+
+def test_where_nothing_is_known_the_cheapest_comes_first() -> None:
+    space = kinds()
+    for seed in range(3):
+        proposer = preferring(
+            Frugal(), space, lambda c: 1.0 + ord(str(c["kind"])) + float(str(c["n"])), seed=seed
+        )
+        found = proposer.ask()
+        assert found is not None and found["kind"] == "a" and found["n"] == 2
+
+
+def test_several_that_are_asked_for_at_once_differ() -> None:
+    space = kinds()
+    proposer = Frugal().over(space)
+    asked = [found for found in (proposer.ask() for _ in range(12)) if found is not None]
+    assert len({one["kind"] for one in asked}) >= 4 and len({one["n"] for one in asked}) >= 3
+
+
+def test_a_portfolio_hands_prices_on() -> None:
+    space = kinds()
+    proposer = preferring(Portfolio(of=(Frugal(), Random())), space, lambda c: float(c["kind"] != "d"))
+    found = proposer.ask()
+    assert found is not None and found["kind"] == "d"
 
 
 # --- what is paid for goes first -------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 from archon.search.axes import Axis, Configuration
 from archon.search.proposers import Proposes, Told
 from archon.search.proposers.evolve import Evolve
+from archon.search.proposers.frugal import Frugal
 from archon.search.proposers.greedy import Greedy
 from archon.search.proposers.grid import Grid
 from archon.search.proposers.optuna_sampler import CMAES, GP, NSGAII, TPE
@@ -91,10 +92,14 @@ def test_ten_thousand_proposals(one: Proposes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one", [TPE(), CMAES(), NSGAII()], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [TPE(), CMAES(), NSGAII(), Frugal(pool=200)], ids=lambda one: one.name)
 def test_proposals_of_those_that_learn(one: Proposes) -> None:
     """TPE takes some 40 ms to ask; `ARCHON_PROPOSALS=10000` makes as many of them as of the others."""
     check(one, int(os.environ.get("ARCHON_PROPOSALS", "600")))
+
+
+def test_a_hundred_proposals_of_the_frugal_one() -> None:
+    check(Frugal(pool=200), 100)
 
 
 @pytest.mark.skipif(NO_TORCH, reason="GP needs torch, which is not installed")

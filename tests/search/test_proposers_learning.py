@@ -15,6 +15,7 @@ import pytest
 
 from archon.search.proposers import Proposes, Told
 from archon.search.proposers.evolve import Evolve
+from archon.search.proposers.frugal import Frugal
 from archon.search.proposers.optuna_sampler import CMAES, GP, NSGAII, TPE
 from archon.search.proposers.random_search import Random
 from archon.search.testing import stack_space, worth_of
@@ -40,7 +41,13 @@ def by_chance(count: int) -> float:
 
 @pytest.mark.parametrize(
     ("one", "count"),
-    [(TPE(), 50), (Evolve(), 60), (CMAES(population=6), 100), (NSGAII(population=10), 150)],
+    [
+        (TPE(), 50),
+        (Evolve(), 60),
+        (CMAES(population=6), 100),
+        (NSGAII(population=10), 150),
+        (Frugal(pool=500), 40),
+    ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_it_finds_better_than_random_search_does(one: Proposes, count: int) -> None:

@@ -13,13 +13,14 @@ import pytest
 
 from archon.config import Config
 from archon.errors import UserError
+from archon.search.claims import Item, Most
 from archon.search.history import Direction, Trial
 from archon.search.objectives import Evaluation
 from archon.search.proposers.base import Proposer
 from archon.search.proposers.grid import Grid
 from archon.search.proposers.random_search import Random
 from archon.search.racing import shuffled
-from archon.search.search import Found, Parts, Search
+from archon.search.search import Arrived, Found, Parts, Search
 from archon.search.settings import Racing, Settings, Spending
 from archon.search.space import SearchSpace
 from archon.search.study import Study
@@ -60,7 +61,9 @@ class Made:
         self._left = tokens
         self._cut = cut
 
-    async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
+    async def evaluate(
+        self, config: Config, problems: Sequence[str], arrived: Arrived
+    ) -> Sequence[Evaluation | None]:
         await asyncio.sleep(0)
         return [self._one(config, problem) for problem in problems]
 
@@ -216,10 +219,12 @@ def test_the_front_has_the_cheap_and_the_good(tmp_path: Path) -> None:
 
 def test_a_configuration_that_cannot_run_has_failed_and_holds_nobody_up(tmp_path: Path) -> None:
     class Broken(Made):
-        async def evaluate(self, config: Config, problems: Sequence[str]) -> Sequence[Evaluation | None]:
+        async def evaluate(
+            self, config: Config, problems: Sequence[str], arrived: Arrived
+        ) -> Sequence[Evaluation | None]:
             if getattr(config.pipeline.nodes[0].stage, "temperature", None) == 0.6:
                 raise UserError("no such temperature")
-            return await super().evaluate(config, problems)
+            return await super().evaluate(config, problems, arrived)
 
     _one, found, history = searched(tmp_path, Broken())
     assert found.winner is not None and found.winner.configuration is not None
@@ -239,3 +244,52 @@ def test_a_configuration_that_cannot_run_has_failed_and_holds_nobody_up(tmp_path
 def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Settings(benchmark="made", **given)
+
+
+def test_what_arrived_before_a_crash_is_kept_and_in_whatever_order_it_comes_is_heard_in_one(
+    tmp_path: Path,
+) -> None:
+    class Backwards(Made):
+        """The last problem first; cut off, the rest of a batch is lost."""
+
+        async def evaluate(
+            self, config: Config, problems: Sequence[str], arrived: Arrived
+        ) -> Sequence[Evaluation | None]:
+            found: dict[str, Evaluation | None] = {}
+            for problem in reversed(problems):
+                found[problem] = one = self._one(config, problem)
+                if one is not None:
+                    arrived(one)
+                await asyncio.sleep(0)
+            return [found[problem] for problem in problems]
+
+    cut, rest, few = Backwards(cut=45), Made(), Spending(trials=5)
+    with pytest.raises(RuntimeError, match="cut off"):
+        searched(tmp_path / "cut", cut, effort=few, finalists=1)
+    _, found, history = searched(tmp_path / "cut", rest, effort=few, finalists=1)
+    _, expected, straight = searched(tmp_path / "whole", Made(), effort=few, finalists=1)
+    assert found.winner is not None and expected.winner is not None
+    assert found.winner.configuration == expected.winner.configuration and found.test == expected.test
+    assert {trial.key for trial in history} == {trial.key for trial in straight}
+    assert not cut.asked & rest.asked, "nothing that had arrived is evaluated again"
+
+
+def test_a_limit_on_trials_and_on_evaluations_is_that_of_all_processes(tmp_path: Path) -> None:
+    axes = SearchSpace.from_data(STACKS).axes
+    with (
+        Study.open(tmp_path / "s.sqlite", "s", axes=axes, objectives={"x": "maximize"}, facts={}) as one,
+        Study.open(tmp_path / "s.sqlite", "s", axes=axes, objectives={"x": "maximize"}, facts={}) as other,
+    ):
+        asked = list(axes.every())[:4]
+        assert one.begin(asked[0], most=2) is not None and other.begin(asked[1], most=2) is not None
+        assert one.begin(asked[2], most=2) is None and other.begin(asked[3], most=2) is None
+        assert one.begun() == other.unfinished() == 2
+
+        most = Most(5, problems=frozenset({"p1", "p2", "p3"}))
+        items = [Item(key, problem) for key in ("a", "b") for problem in ("p1", "p2", "p3", "p9")]
+        first = one.claims.claim(items[:4], most)
+        assert first == items[:4]
+        assert other.claims.claim(items[4:], most) == items[4:6], "those on other problems do not count"
+        assert one.claims.count(most) == 5
+        one.claims.release(first)
+        assert other.claims.claim(items[:4], most) == items[:4], "who takes over begins nothing"

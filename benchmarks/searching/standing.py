@@ -1,0 +1,97 @@
+"""How a search stands that has not ended: what its study says, which is read and not changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from archon.benchmarks.searching.reading import STUDY, Data, Searched, Tried, first_flaw
+from archon.errors import ArchonError, DataError
+
+_NAME = "search"
+"""Of the study, as `archon search` begins it."""
+
+
+class Standing(Data):
+    """How a search stands that has not ended."""
+
+    objectives: list[str]
+    target: float | None
+    """The value at which the least cost is wanted, if that is so."""
+    tried: list[Tried]
+    """Those that ended in the order in which they did; then those under way, with their values so far."""
+
+
+def standing(folder: Path) -> Standing:
+    """How the search in a folder stands, by its study. Nothing in it is changed.
+
+    Raises DataError where the study is none of ours, MissingExtra without Optuna, StoreErrors where it cannot be read.
+    """
+    from archon.search.database import explained, settings, url_of
+    from archon.search.mirror import let_go, optuna
+
+    path = folder / STUDY
+    url = url_of(path)
+    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    with explained(str(path)), _ours(path):
+        storage = optuna.storages.RDBStorage(text, engine_kwargs=settings(url), skip_table_creation=True)
+        try:
+            study = optuna.load_study(study_name=_NAME, storage=storage)
+            objectives = study.metric_names or [f"objective {n + 1}" for n in range(len(study.directions))]
+            target = study.user_attrs.get("target")
+            frozen = [one for one in study.get_trials(deepcopy=False) if "duplicate" not in one.user_attrs]
+        finally:
+            let_go(storage)
+        ended = sorted(
+            (one for one in frozen if one.state.is_finished()), key=lambda one: one.datetime_complete or 0
+        )
+        rest = [one for one in frozen if not one.state.is_finished()]
+        tried = [_tried(one) for one in (*ended, *rest)]
+        return Standing(objectives=objectives, target=target, tried=tried)
+
+
+def _tried(frozen: Any) -> Tried:
+    """A trial, with what is known so far of one that is under way."""
+    from archon.search.mirror import trial_of
+
+    trial = trial_of(frozen)
+    values, problems = trial.values, trial.problems
+    if trial.state == "running" and frozen.intermediate_values:
+        problems = max(frozen.intermediate_values)
+        values = (frozen.intermediate_values[problems],)
+    return Tried(
+        number=trial.number,
+        key=trial.key,
+        stack=str(trial.details.get("stack", trial.key)),
+        configuration=trial.configuration.as_json(),
+        state=trial.state,
+        values=None if values is None else list(values),
+        problems=problems,
+        fresh_tokens=trial.fresh_tokens,
+        proposer=trial.proposer,
+        reason=trial.reason,
+    )
+
+
+@contextmanager
+def _ours(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{str(path)!r} holds no search that this program can read ({first_flaw(error)}). "
+            "Give the folder that `archon search --out` wrote"
+        ) from error
+
+
+def tried_of(searched: Searched) -> list[Tried]:
+    """Its configurations in the order in which they ended; of a file that was written before it held them, by the
+    study beside it. Empty where neither has them."""
+    if searched.told.tried is not None:
+        return searched.told.tried
+    try:
+        return standing(searched.folder).tried if (searched.folder / STUDY).is_file() else []
+    except ArchonError:
+        return []
