@@ -269,7 +269,7 @@ def request(text, prefix="", **sampling):
 
 async def ask(backend, request, *indices):
     async with aclosing(backend.complete(request, indices or (0,), Progress())) as stream:
-        return [c._asdict() async for c in stream]
+        return [{**c._asdict(), "tokens": c.tokens._asdict()} async for c in stream]
 
 async def failure(backend, request):
     try:
