@@ -85,6 +85,7 @@ class Load:
         """Whether there are requests already."""
         return True
 
+    @abstractmethod
     def config(self, model: Model) -> Config:
         """A configuration with this model, for `archon run`."""
         raise NotImplementedError
