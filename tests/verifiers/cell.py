@@ -49,14 +49,14 @@ def processes(folder: Path) -> set[int]:
     or stands in it. What every zygote has beside it (the process outside its namespaces, the keeper of its
     pen) goes with it: they count as one.
     """
-    alive = members(folder)
-    return {pid for pid in alive if _parent(pid) not in alive or _name(pid) not in _STANDING}
+    alive = _families(folder)
+    return {pid for pid, parent in alive.items() if parent not in alive or _name(pid) not in _STANDING}
 
 
 def zygotes(folder: Path) -> set[int]:
     """Those of them that no other of them started."""
-    alive = members(folder)
-    return {pid for pid in alive if _parent(pid) not in alive}
+    alive = _families(folder)
+    return {pid for pid, parent in alive.items() if parent not in alive}
 
 
 def end(pids: set[int]) -> None:
@@ -71,10 +71,18 @@ _STANDING = {"archon-zygote", "archon-keeper", "archon-judge", "archon-commons"}
 
 def members(folder: Path) -> set[int]:
     """All of their processes."""
+    return set(_families(folder))
+
+
+def _families(folder: Path) -> dict[int, int]:
+    """All of their processes with their parents. One that ends while we look is not among them: nobody could say
+    whose child it was, and it would pass for a zygote."""
     mark = str(folder).encode()
-    return {
-        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _bears(entry, mark)
-    }
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _bears(entry, mark) and (parent := _parent(entry)) is not None:
+            found[int(entry.name)] = parent
+    return found
 
 
 def called(folder: Path, name: str) -> set[int]:
@@ -100,11 +108,11 @@ def _bears(entry: Path, mark: bytes) -> bool:
         return False
 
 
-def _parent(pid: int) -> int:
+def _parent(entry: Path) -> int | None:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
-        return 0
+        return None
 
 
 @asynccontextmanager
