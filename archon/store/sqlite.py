@@ -71,7 +71,7 @@ class SQLiteStore:
                 (pool, indices.start, indices.stop, cursor, limit),
             ).fetchall()
             return Page(
-                [_recorded(row[1:]) for row in rows], rows[-1][0] if rows else cursor, len(rows) < limit
+                [from_row(row[1:]) for row in rows], rows[-1][0] if rows else cursor, len(rows) < limit
             )
 
         return await self._scribe.do(work, writes=False)
@@ -95,19 +95,7 @@ class SQLiteStore:
 
     def put(self, pool: int, samples: Sequence[Recorded]) -> asyncio.Future[Sequence[Recorded]]:
         """Record samples and give up their claims; the samples as they are stored."""
-        rows = [
-            (
-                pool,
-                s.index,
-                s.text,
-                s.finish,
-                s.stop,
-                s.reasoning,
-                None if s.logprobs is None else json.dumps(s.logprobs),
-                dump_usage(s.usage),
-            )
-            for s in samples
-        ]
+        rows = [(pool, *as_row(sample)) for sample in samples]
 
         def work(db: sqlite3.Connection) -> Sequence[Recorded]:
             stored = list(samples)
@@ -122,7 +110,7 @@ class SQLiteStore:
                     theirs = db.execute(
                         f"SELECT {_COLUMNS} FROM samples WHERE pool = ? AND idx = ?", (pool, sample.index)
                     )
-                    stored[place] = _recorded(theirs.fetchone())
+                    stored[place] = from_row(theirs.fetchone())
             db.executemany(
                 "DELETE FROM claims WHERE pool = ? AND idx = ?", [(pool, s.index) for s in samples]
             )
@@ -327,7 +315,14 @@ def _note(db: sqlite3.Connection, pool: int, attempts: Sequence[Attempt]) -> Non
     )
 
 
-def _recorded(row: tuple[Any, ...]) -> Recorded:
+def as_row(sample: Recorded) -> tuple[Any, ...]:
+    """A sample as numbers and texts."""
+    logprobs = None if sample.logprobs is None else json.dumps(sample.logprobs)
+    return (*sample[:5], logprobs, dump_usage(sample.usage))
+
+
+def from_row(row: Sequence[Any]) -> Recorded:
+    """The inverse of `as_row`."""
     index, text, finish, stop, reasoning, logprobs, usage = row
     tokens = None
     if logprobs is not None:

@@ -7,6 +7,7 @@ that an allowance was too small for get everything that is left, once. Cost: the
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,10 +16,12 @@ from typing import Any
 
 from archon.benchmarks.cluster.allowances import Allowances
 from archon.benchmarks.cluster.faults import unpacked
+from archon.benchmarks.cluster.keeper import MEETING
 from archon.benchmarks.cluster.ray_cluster import RayCluster, WorkerLost
-from archon.benchmarks.cluster.worker import MEETING, machine
+from archon.benchmarks.cluster.worker import machine
 from archon.budget import Budget
 from archon.errors import UserError
+from archon.prices import read_table
 from archon.search.accounts import Account, Allowance, Amounts
 from archon.store import Store
 from archon.usage import NOTHING, Usage, total
@@ -53,7 +56,9 @@ class Batches:
         self._size = -(-concurrency // cluster.workers)
         self._slots = asyncio.Semaphore(cluster.workers)
         self._allowances = Allowances(Account(limits, cluster.workers))
+        self._path = path.resolve()
         self._met = False
+        self._keeper: str | None = None
         self.fresh = NOTHING
         """What workers spent, as far as they told."""
         self.used = NOTHING
@@ -62,7 +67,7 @@ class Batches:
             "benchmark": benchmark,
             "limit": limit,
             "fingerprint": fingerprint,
-            "store": str(path.resolve()),
+            "store": str(self._path),
             "meeting": secrets.token_hex(16),
             "machine": machine(),
             "folder": str(Path.cwd()),
@@ -70,7 +75,7 @@ class Batches:
             "seed": seed,
             "concurrency": concurrency,
             "offline": offline,
-            "prices": None if prices is None else str(prices.resolve()),
+            "prices": _table(prices),
         }
 
     def spend_from(self, account: Account, limit: Budget) -> None:
@@ -147,7 +152,7 @@ class Batches:
             **more,
         }
         try:
-            answer = await self._cluster.do(request)
+            answer = await self._answer(request)
         except BaseException:  # lost, or cancelled
             if allowance is not None:
                 self._allowances.lose(allowance)
@@ -160,6 +165,25 @@ class Batches:
             raise unpacked(answer["error"])
         records: Sequence[dict[str, Any]] = answer["records"]
         return records
+
+    async def _answer(self, request: Mapping[str, Any]) -> Any:
+        """What a worker says. One that is the first not to reach the store's file has done nothing, and is asked again
+        when there is a keeper."""
+        answer = await self._cluster.do({**request, "keeper": self._keeper})
+        if "far" in answer:
+            if self._keeper is None:
+                self._keeper = self._cluster.keep(self._path, self._about["meeting"])
+            answer = await self._cluster.do({**request, "keeper": self._keeper})
+        return answer
+
+
+def _table(prices: Path | None) -> str | None:
+    """The user's price table, as text: other machines do not have the file."""
+    found = prices or os.environ.get("ARCHON_PRICES")
+    if not found:
+        return None
+    read_table(Path(found))  # raises what is wrong with it
+    return Path(found).read_text(encoding="utf-8")
 
 
 def _beyond(spent: Mapping[str, str], counted: Usage) -> Amounts:

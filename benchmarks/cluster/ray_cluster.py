@@ -13,10 +13,11 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from archon.benchmarks.cluster import worker
+from archon.benchmarks.cluster import keeper, worker
 from archon.errors import ArchonError, MissingExtra, UserError
 
 _REACH_SECONDS = 10.0
@@ -47,6 +48,7 @@ class RayCluster:
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._ours = False
         self._task: Any = None
+        self._keeper: Any = None
         self.workers = 1
         """How many tasks run at once: one for each CPU of the cluster."""
 
@@ -62,6 +64,10 @@ class RayCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._keeper is not None:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                await self._keeper.close.remote()
+            self._keeper = None
         if self._ours:
             self._ray.shutdown()  # ends this program's workers, and the cluster where we started it
 
@@ -82,6 +88,19 @@ class RayCluster:
                 f"cannot {what}: {why}. `ray status` shows whether one runs; name it with --ray-address HOST:PORT"
             ) from error
 
+    def keep(self, path: Path, meeting: str) -> str:
+        """Start a keeper of this store on our own node, for workers that cannot reach the file; its name. It ends with
+        the run."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        name = f"archon-store-{meeting}"
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        made = self._ray.remote(keeper.Keeper).options(name=name, num_cpus=0, scheduling_strategy=here)
+        self._keeper = made.remote(
+            str(path), meeting, keeper.SILENT_SECONDS
+        )  # it lives as long as somebody has it
+        return name
+
     async def do(self, request: Mapping[str, Any]) -> Any:
         """Have a task done, and what it answers (cluster/worker.py). Raises WorkerLost. Cancelling cancels the task."""
         from ray import exceptions as lost
@@ -91,7 +110,9 @@ class RayCluster:
             answer = json.loads(await reference)
         except asyncio.CancelledError:
             with contextlib.suppress(Exception):  # it may be over, or its machine gone
-                self._ray.cancel(reference)
+                self._ray.cancel(
+                    reference, recursive=False
+                )  # what it has asked of the store's keeper is done
             raise
         except (
             lost.WorkerCrashedError,

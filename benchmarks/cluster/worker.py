@@ -8,27 +8,28 @@ APIs come from the worker's own environment.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from archon.benchmarks.cluster.far_store import FarStore
 from archon.benchmarks.cluster.faults import packed
+from archon.benchmarks.cluster.keeper import knows
 from archon.benchmarks.harness import Harness, Plan
 from archon.benchmarks.searching.evaluator import LocalEvaluator
 from archon.budget import Budget
 from archon.config import Config, load
-from archon.errors import ArchonError, UserError
-from archon.store import SQLiteStore
+from archon.errors import ArchonError, StoreError, UserError
+from archon.store import SQLiteStore, Store
 from archon.tasks import together
 from archon.usage import Usage
-
-MEETING = "meeting"
-"""What the driver leaves in the store, so that a worker knows it for the same."""
 
 
 def work(request: str) -> str:
@@ -66,8 +67,11 @@ async def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"node": _node(), "process": os.getpid(), "records": []}
     place: _Place | None = None
     try:
-        place = await _place(asked["place"])
-        answer["records"] = await place.evaluate(asked)
+        place = await _place(asked["place"], asked["keeper"])
+        if place is None:
+            return {**answer, "far": True}
+        async with place.settling():
+            answer["records"] = await place.evaluate(asked)
     except ArchonError as error:
         answer["error"] = packed(error)
     if place is not None:
@@ -75,27 +79,32 @@ async def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-async def _place(about: Mapping[str, Any]) -> _Place:
+async def _place(about: Mapping[str, Any], keeper: str | None) -> _Place | None:
     key = json.dumps(about, sort_keys=True)
-    if key not in _kept:
-        _kept[key] = await _Place.open(about)
-    place: _Place = _kept[key]
+    place: _Place | None = _kept.get(key)
+    if place is None:
+        place = await _Place.open(about, keeper)
+        if place is not None:
+            _kept[key] = place
     return place
 
 
 class _Place:
     """A benchmark and its sessions over the shared store, open in this process."""
 
-    def __init__(self, evaluator: LocalEvaluator) -> None:
+    def __init__(self, evaluator: LocalEvaluator, store: Store) -> None:
         self._evaluator = evaluator
+        self._store = store
         self._before = (Usage(), Usage())
 
     @classmethod
-    async def open(cls, about: Mapping[str, Any]) -> _Place:
-        """Raises UserError where this is no machine for it, or it has other data."""
+    async def open(cls, about: Mapping[str, Any], keeper: str | None) -> _Place | None:
+        """None where that needs a keeper of the store. Raises UserError where this machine has other data."""
         with suppress(OSError):  # what is named by a relative path is there, if it is anywhere
             os.chdir(about["folder"])
-        store = await _shared_store(about)
+        store = await _shared_store(about, keeper)
+        if store is None:
+            return None
         dataset = loaded(about["benchmark"], about["limit"])
         if dataset.fingerprint != about["fingerprint"]:
             raise UserError(
@@ -110,9 +119,9 @@ class _Place:
             seed=about["seed"],
             concurrency=about["concurrency"],
             offline=about["offline"],
-            prices=None if about["prices"] is None else Path(about["prices"]),
+            prices=None if about["prices"] is None else _left(about["prices"]),
         )
-        return cls(await evaluator.__aenter__())
+        return cls(await evaluator.__aenter__(), store)
 
     async def evaluate(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The records of a task's problems; with `selectors` also what those think of the candidates, and which of
@@ -130,37 +139,60 @@ class _Place:
         records = await together(harness.one(problem) for problem in wanted)
         return [{**asdict(one), "left_out": harness.left_out} for one in records]
 
+    @asynccontextmanager
+    async def settling(self) -> AsyncIterator[None]:
+        """At the end, also of a task that is cancelled, all that was told to a store far away has arrived: between
+        tasks nothing moves."""
+        try:
+            yield
+        finally:
+            if isinstance(self._store, FarStore):
+                await self._store.settled()
+
     def account(self) -> dict[str, Any]:
-        """What the task spent of its allowance, and what it used by the ledger."""
+        """What the task spent of its allowance, what it used by the ledger, and whether the store is far away."""
         fresh, used = self._before
         return {
+            "by_keeper": isinstance(self._store, FarStore),
             "spent": {dimension: str(amount) for dimension, amount in self._evaluator.spent.items()},
             "fresh": (self._evaluator.fresh - fresh).exact(),
             "used": (self._evaluator.used - used).exact(),
         }
 
 
-async def _shared_store(about: Mapping[str, Any]) -> SQLiteStore:
-    """The store of the run. Raises UserError where this process cannot share it with the driver."""
-    here, path = socket.gethostname(), about["store"]
-    if machine() != about["machine"]:
-        raise UserError(
-            f"a worker on {here!r} cannot share the store {path!r} with the machine where the run was started: SQLite "
-            "shares a file between the processes of one machine. Use a cluster whose nodes are all on that machine"
-        )
-    if not Path(path).exists():
-        raise UserError(
-            f"a worker on {here!r} does not see the store {path!r}. Name with --store (or --out) a path that every "
-            "node of the cluster sees"
-        )
-    store = SQLiteStore(path)
-    if about["meeting"] not in await store.recall(MEETING, [about["meeting"]]):
-        await store.close()
-        raise UserError(
-            f"a worker on {here!r} sees another file at {path!r} than the one the run was started with. Name with "
-            "--store (or --out) a path that is the same on every node of the cluster"
-        )
-    return store
+async def _shared_store(about: Mapping[str, Any], keeper: str | None) -> Store | None:
+    """The store of the run: its file where that is here, and else by way of its keeper. None where there is no keeper
+    yet."""
+    path = Path(about["store"])
+    if machine() == about["machine"] and await knows(path, about["meeting"]):
+        return SQLiteStore(path)
+    return None if keeper is None else FarStore(_asking(keeper))
+
+
+def _asking(name: str) -> Callable[[str], Awaitable[str]]:
+    """How a worker asks the keeper of that name. What this gives raises StoreError where it is gone."""
+    import ray
+
+    async def ask(message: str) -> str:
+        try:
+            keeper: Any = ray.get_actor(name)
+            return str(await keeper.answer.remote(message))
+        except (ray.exceptions.RayError, ValueError) as error:  # ValueError: there is nobody of that name
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StoreError(
+                f"the machine where the run was started no longer gives its store to others: {why}. What was recorded "
+                "is kept: run the same command again"
+            ) from error
+
+    return ask
+
+
+def _left(prices: str) -> Path:
+    """A price table as a file of this process, which is gone with it."""
+    folder = _kept.setdefault("folder", tempfile.TemporaryDirectory(prefix="archon-"))
+    path = Path(folder.name) / f"{hashlib.sha256(prices.encode()).hexdigest()}.yaml"
+    path.write_text(prices, encoding="utf-8")
+    return path
 
 
 def loaded(benchmark: Mapping[str, Mapping[str, Any]], limit: int | None) -> Any:
