@@ -3,7 +3,8 @@
 Source: Inoue et al. 2025, "Wider or Deeper? Scaling LLM Inference-Time Compute with Adaptive Branching Tree Search"
 (arXiv 2503.04412): a child of the root is a new answer to the question; a child of an answer is that answer refined in
 sight of what a verifier said of it. Every answer is judged by the verifier, and where the next is written is decided
-by Thompson sampling over those scores (`stepping/branching.py`: the variant with node aggregation, AB-MCTS-A).
+by Thompson sampling over those scores (`stepping/branching.py`), in the paper's two variants: with node aggregation
+(AB-MCTS-A), or with a mixed model of the scores (AB-MCTS-M).
 Cost: n calls, exactly, and the verifier's for each answer.
 
 Scores that are probabilities, fractions or logits count as such; others relative to the lowest and highest so far; an
@@ -15,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from archon.candidate import Candidate, Verdict
 from archon.problem import Problem
@@ -25,7 +26,7 @@ from archon.prompting import Places, pose, question_of
 from archon.run import Run
 from archon.stage import Candidates, Count, Fact, Plan, Stream
 from archon.steps import convert
-from archon.strategies.stepping.branching import Asked, Branching, Posterior
+from archon.strategies.stepping.branching import Asked, Branching, Posterior, Variant
 from archon.strategies.stepping.tree import Born, Tree, path
 from archon.strategies.writing import Writing, numbered
 from archon.verifier import AnyVerifier, Verifier
@@ -61,8 +62,10 @@ class ABMCTS(Writing):
     """Who judges them: a verifier's name, or `{name: settings}`."""
     called: Annotated[str, Field(min_length=1)] | None = None
     """What its verdicts go by; the verifier's name where not given."""
+    variant: Variant = "node_aggregation"
+    """How it is decided where the next answer is written: AB-MCTS-A or AB-MCTS-M."""
     posterior: Posterior = "gaussian"
-    """What scores are taken to be drawn from."""
+    """What scores are taken to be drawn from. `beta` is for node aggregation; a mixed model is Gaussian."""
     batch: Annotated[int, Field(ge=1)] = 1
     """How many answers are in flight in one round. Those of a round do not know of each other."""
     context: Annotated[int, Field(ge=1)] = 1
@@ -89,10 +92,19 @@ class ABMCTS(Writing):
             )
         return verifier
 
+    @model_validator(mode="after")
+    def _uses_its_posterior(self) -> Self:
+        if self.variant == "mixed_model" and self.posterior != "gaussian":
+            raise ValueError(
+                f"`posterior` {self.posterior!r} is for `variant: node_aggregation`: a mixed model is Gaussian. "
+                "Leave it out"
+            )
+        return self
+
     @property
     def branching(self) -> Branching:
         """The algorithm, without its effects."""
-        return Branching(self.n, self.batch, self.posterior)
+        return Branching(self.n, self.batch, self.posterior, self.variant)
 
     async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
         """Round by round: write, judge, choose where to go on."""

@@ -1,28 +1,38 @@
 """Adaptive branching: wider or deeper, by Thompson sampling at every node of a tree. Cost: none.
 
 Source: Inoue et al. 2025, "Wider or Deeper? Scaling LLM Inference-Time Compute with Adaptive Branching Tree Search"
-(arXiv 2503.04412), the variant with node aggregation (AB-MCTS-A). At a node, what a new child would be worth (GEN) is
-judged by the values of the children that it has; what going on below its children would be worth (CONT) by the values
-of all that stands below them. A value is drawn from the posterior of each, and the higher one decides. Where it is
-CONT, a value is drawn for each child, from the posterior of its own value and of those below it, and the highest is
-gone to. A node without children is given one. Priors as in the authors' code.
+(arXiv 2503.04412). A node without children is given one. At any other, by variant:
+
+- Node aggregation (AB-MCTS-A, section 3.4; priors as in the authors' code): what a new child would be worth (GEN) is
+  judged by the values of the children that it has; what going on below its children would be worth (CONT) by the
+  values of all that stands below them. A value is drawn from the posterior of each, and the higher one decides. Where
+  it is CONT, a value is drawn for each child, from the posterior of its own value and of those below it, and the
+  highest is gone to.
+- Mixed model (AB-MCTS-M, section 3.3; `mixed.py`): a child's own value and those below it are a group. A value is
+  drawn for each group and for a new one, each from what the mixed model of all groups predicts for its next value.
+  Where the new group's is the highest the node is given a child, else the highest is gone to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from archon.strategies.stepping.mixed import Group, Mixed, posterior
 from archon.strategies.stepping.search import generator
 from archon.strategies.stepping.tree import EMPTY_TREE, UNIT, Born, Node, Span, Tree, added, closed, span
 
 Posterior = Literal["gaussian", "beta"]
 """What values are taken to be drawn from: a normal distribution of unknown mean and variance; a Bernoulli
 distribution whose successes may be fractions."""
+
+Variant = Literal["node_aggregation", "mixed_model"]
+"""AB-MCTS-A and AB-MCTS-M."""
 
 _TINY = 1e-300
 
@@ -114,7 +124,7 @@ def within(tree: Tree, place: int) -> Observed:
 
 
 def branch(tree: Tree, by: Posterior, rng: np.random.Generator, scale: Span = UNIT) -> int:
-    """The node that is to have a child. Nodes that are closed have none; the tree is not over."""
+    """The node that is to have a child, by node aggregation. Closed nodes have none; the tree is not over."""
 
     def value(seen: Observed) -> float:
         return drawn(seen.scaled(scale), by, rng)
@@ -128,6 +138,29 @@ def branch(tree: Tree, by: Posterior, rng: np.random.Generator, scale: Span = UN
             return place
         draws = [value(within(tree, child)) for child in open_children]
         place = open_children[draws.index(max(draws))]
+
+
+def fitted(tree: Tree, scale: Span, place: int) -> Mixed:
+    """The mixed model of what stands below a node: a group for each child."""
+    return posterior([_group(within(tree, child).scaled(scale)) for child in tree[place].children])
+
+
+def branch_mixed(tree: Tree, model: Callable[[int], Mixed], rng: np.random.Generator) -> int:
+    """The node that is to have a child, by the mixed model of each node (`fitted`). Closed nodes have none; the tree is
+    not over."""
+    place = 0
+    while True:
+        node = tree[place]
+        if all(tree[child].over for child in node.children):
+            return place
+        *scores, new = model(place).draw(rng).score[0]
+        arms = [
+            (score, child) for score, child in zip(scores, node.children, strict=True) if not tree[child].over
+        ]
+        highest, child = max(arms, key=lambda arm: arm[0])
+        if not node.closed and new >= highest:
+            return place
+        place = child
 
 
 # --- the algorithm ----------------------------------------------------------------------------------
@@ -164,6 +197,8 @@ class Branching(NamedTuple):
     batch: int = 1
     """How many are in flight in one round. They do not know of each other."""
     posterior: Posterior = "gaussian"
+    """For node aggregation."""
+    variant: Variant = "node_aggregation"
 
     def start(self, seed: int) -> Branched:
         """Nothing is made, and the first are chosen."""
@@ -196,11 +231,25 @@ class Branching(NamedTuple):
     def _chosen(self, state: Branched) -> Branched:
         """With what is asked for next."""
         scale = UNIT if state.calibrated else span(state.tree)
+        model = cache(partial(fitted, state.tree, scale))
         counts: dict[int, int] = {}
         for number in range(state.made, state.made + min(self.batch, state.left)):
-            place = branch(state.tree, self.posterior, generator(state.seed, number), scale)
+            rng = generator(state.seed, number)
+            if self.variant == "mixed_model":
+                place = branch_mixed(state.tree, model, rng)
+            else:
+                place = branch(state.tree, self.posterior, rng, scale)
             counts[place] = counts.get(place, 0) + 1
         return replace(state, flying=tuple(Asked(place, times) for place, times in counts.items()))
+
+
+def _group(seen: Observed) -> Group:
+    """Values from 0 to 1: their spread is within its bounds, whatever their sums have lost to rounding."""
+    if not seen.known:
+        return Group()
+    mean = seen.total / seen.known
+    spread = seen.squares - seen.known * mean * mean
+    return Group(seen.known, mean, min(max(spread, 0.0), seen.known / 4))
 
 
 def _below(node: Node) -> Observed:

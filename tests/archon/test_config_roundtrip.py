@@ -102,6 +102,7 @@ _OF_ANY_CLASS: dict[str, st.SearchStrategy[Any]] = {
 }
 """The same for fields that several classes have."""
 _VARIANTS: dict[str, list[tuple[set[str], dict[str, Any]]]] = {
+    "ABMCTS": [({"posterior"}, {}), ({"variant"}, {})],
     "BeamSearch": [({"n", "m"}, {}), (set(), {"n": 30, "m": 5}), (set(), {"n": 7, "m": "all"})],
     "DVTS": [({"n", "m"}, {}), (set(), {"n": 30, "m": 5})],
     "Judge": [({"prompt"}, {}), (set(), {"read": "probability"})],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from archon.strategies.stepping.branching import (
     Branching,
     Normal,
     Observed,
+    Variant,
     branch,
     deeper,
     wider,
@@ -43,6 +44,8 @@ from tests.strategies.made import Table, ids, table
 from tests.strategies.playing import HOSTILE, Played, Question, played, said_of, texts
 
 STEPS = {"refine": "Then write the answer anew"}
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+either = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def seen(*values: float) -> Observed:
@@ -203,15 +206,17 @@ def test_it_goes_wide_where_answers_vary_and_deep_where_refinements_help(posteri
     assert all(len(state.tree) == 33 for state in (*wide, *deep))
 
 
+@either
 @pytest.mark.parametrize("world", [varied, mending])
-def test_uncalibrated_scores_are_taken_relative_to_each_other(world: World) -> None:
-    search = Branching(20, 2)
+def test_uncalibrated_scores_are_taken_relative_to_each_other(world: World, variant: Variant) -> None:
+    search = Branching(20, 2, variant=variant)
     one, other = (scripted(world, search, 3, scale) for scale in ((1.0, 0.0), (64.0, -32.0)))
     assert [node.parent for node in one.tree] == [node.parent for node in other.tree]
 
 
-def test_it_is_the_same_for_the_same_seed_and_goes_on_from_its_dumped_state() -> None:
-    search = Branching(24, 3, "beta")
+@either
+def test_it_is_the_same_for_the_same_seed_and_goes_on_from_its_dumped_state(variant: Variant) -> None:
+    search = Branching(24, 3, "beta", variant)
     assert scripted(varied, search, 4) == scripted(varied, search, 4)
     shapes = {tuple(node.parent for node in scripted(varied, search, seed).tree) for seed in range(5)}
     assert len(shapes) > 1
@@ -227,9 +232,9 @@ def test_it_is_the_same_for_the_same_seed_and_goes_on_from_its_dumped_state() ->
     assert len(state.tree) == 25
 
 
-def failing(at_root: bool) -> tuple[Branched, list[int]]:
+def failing(at_root: bool, variant: Variant) -> tuple[Branched, list[int]]:
     """The end of a search whose first answers fail every second time, and refinements never or always."""
-    search, asked = Branching(30), list[int]()
+    search, asked = Branching(30, variant=variant), list[int]()
     state = search.start(1)
     while wanted := search.ask(state):
         ((place, _),) = wanted
@@ -239,11 +244,12 @@ def failing(at_root: bool) -> tuple[Branched, list[int]]:
     return state, asked
 
 
-def test_what_gives_nothing_is_not_asked_again_but_the_root_is() -> None:
-    state, asked = failing(at_root=False)
+@either
+def test_what_gives_nothing_is_not_asked_again_but_the_root_is(variant: Variant) -> None:
+    state, asked = failing(False, variant)
     assert len(asked) == 30 and all(asked.count(place) == 1 for place in asked if place)
     assert len(state.tree) - 1 == (asked.count(0) + 1) // 2
-    state, asked = failing(at_root=True)
+    state, asked = failing(True, variant)
     assert len(asked) == 30 and asked.count(0) > 10 and set(asked) - {0}
 
 
@@ -268,10 +274,13 @@ class Strokes(Table):
         ]
 
 
+@either
 @pytest.mark.parametrize("batch", [1, 4])
-def test_n_answers_are_written_and_judged_each_from_the_one_it_was_shown(batch: int) -> None:
+def test_n_answers_are_written_and_judged_each_from_the_one_it_was_shown(
+    batch: int, variant: Variant
+) -> None:
     model = Played(STEPS, stroking)
-    outcome = played(ABMCTS(n=14, batch=batch, verifier=Strokes()) | BestOf(), model.model)
+    outcome = played(ABMCTS(n=14, batch=batch, variant=variant, verifier=Strokes()) | BestOf(), model.model)
     assert outcome.usage.requests == len(model.asked) == 14 == len(outcome.candidates)
     assert ids(outcome.candidates) == list(range(14))
     known = {candidate.id: candidate for candidate in outcome.candidates}
@@ -340,22 +349,26 @@ def test_first_answers_are_the_problems_own_samples(tmp_path: Path) -> None:
     assert first and outcome.fresh.requests == 8 - first
 
 
+@either
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_replay_makes_no_call_and_says_the_same(tmp_path: Path, batch: int) -> None:
+def test_a_replay_makes_no_call_and_says_the_same(tmp_path: Path, batch: int, variant: Variant) -> None:
     def reply(question: Question) -> Reply:
         latency = 1.0 + sum(map(ord, stroking(question))) * 7 % 11
         return Reply(stroking(question), latency=latency)
 
-    stage, store = ABMCTS(n=12, batch=batch, verifier=Strokes()), tmp_path / "store.sqlite"
+    stage = ABMCTS(n=12, batch=batch, variant=variant, verifier=Strokes())
+    store = tmp_path / "store.sqlite"
     runs = [played(stage, Played(STEPS, reply).model, store=store) for _ in range(2)]
     plain = played(stage, Played(STEPS, stroking).model)
     assert runs[1].fresh.requests == 0 and runs[1].usage.requests == 12
     assert said_of(runs[0]) == said_of(runs[1]) == said_of(plain), "whatever the timing"
 
 
-def test_answers_flow_on_as_they_are_judged() -> None:
+@either
+def test_answers_flow_on_as_they_are_judged(variant: Variant) -> None:
     model = Played(STEPS, stroking)
-    outcome = played(ABMCTS(n=500, verifier=table({"a2": (True, 1.0)})) | FirstPassing(), model.model)
+    stage = ABMCTS(n=500, variant=variant, verifier=table({"a2": (True, 1.0)}))
+    outcome = played(stage | FirstPassing(), model.model)
     assert outcome.answer == "a2" and outcome.stopped == "early" and outcome.usage.requests < 100
     assert outcome.usage.requests == len(model.asked) == outcome.chosen.index + 1  # type: ignore[union-attr]
 
@@ -363,32 +376,37 @@ def test_answers_flow_on_as_they_are_judged() -> None:
 # --- what goes wrong --------------------------------------------------------------------------------
 
 
+@either
 @pytest.mark.parametrize("requests", [0, 1, 5, 9])
-def test_where_the_budget_ends_what_was_written_flows_on(requests: int) -> None:
+def test_where_the_budget_ends_what_was_written_flows_on(requests: int, variant: Variant) -> None:
     model = Played(STEPS, stroking)
-    outcome = played(ABMCTS(n=1000, verifier=Strokes(), batch=2), model.model, requests=requests)
+    stage = ABMCTS(n=1000, variant=variant, verifier=Strokes(), batch=2)
+    outcome = played(stage, model.model, requests=requests)
     assert len(outcome.final) == outcome.usage.requests == len(model.asked) == requests
     assert outcome.stopped == "budget"
 
 
-def test_a_call_that_fails_ends_nothing_else() -> None:
+@either
+def test_a_call_that_fails_ends_nothing_else(variant: Variant) -> None:
     def reply(question: Question) -> str | Exception:
         text = stroking(question)
         return RequestRejected("no", status=400) if text.startswith(("a1", "a0'")) else text
 
     model = Played(STEPS, reply)
-    outcome = played(ABMCTS(n=20, verifier=Strokes()), model.model)
+    outcome = played(ABMCTS(n=20, variant=variant, verifier=Strokes()), model.model)
     assert len(model.asked) == 20 == len(outcome.final) + len(outcome.failures)
     assert ids(outcome.final) == list(range(len(outcome.final))), "numbers have no gaps"
     assert sum(question.several("ANSWER") == ["a0"] for question in model.asked) <= 1
 
 
-def test_a_blank_answer_is_an_answer_and_is_not_refined() -> None:
+@either
+def test_a_blank_answer_is_an_answer_and_is_not_refined(variant: Variant) -> None:
     model = Played(STEPS, lambda question: " \n" if question.call.index % 2 else stroking(question))
-    outcome = played(ABMCTS(n=16, verifier=Strokes()), model.model)
+    outcome = played(ABMCTS(n=16, variant=variant, verifier=Strokes()), model.model)
     assert len(outcome.final) == 16 and " \n" in texts(outcome.final)
     assert all(answer.strip() for question in model.asked for answer in question.several("ANSWER"))
-    blank = played(ABMCTS(n=4, verifier=Strokes()), Played(STEPS, lambda question: "").model)
+    stage = ABMCTS(n=4, variant=variant, verifier=Strokes())
+    blank = played(stage, Played(STEPS, lambda question: "").model)
     assert len(blank.final) == 4 and not any(candidate.parents for candidate in blank.final)
 
 
@@ -424,13 +442,14 @@ def test_a_verdict_in_words() -> None:
     assert remark(verdict(None, None)) == "It was not decided whether it is right."
 
 
-def test_scores_of_no_scale_and_undecided_verdicts_are_lived_with() -> None:
+@pytest.mark.parametrize("kind", [{}, {"posterior": "beta"}, {"variant": "mixed_model"}])
+def test_scores_of_no_scale_and_undecided_verdicts_are_lived_with(kind: dict[str, Any]) -> None:
     entries: dict[str, tuple[bool | None, float | None]] = {f"a{i}": (None, 10.0 * i) for i in range(5)}
-    for posterior in ("gaussian", "beta"):
-        stage = ABMCTS(n=12, verifier=table(entries), posterior=posterior)
-        outcome = played(stage, Played(STEPS, stroking).model)
-        assert len(outcome.final) == 12
-    assert len(played(ABMCTS(n=6, verifier=table({})), Played(STEPS, stroking).model).final) == 6
+    odd = (math.nan, math.inf, -math.inf, 1e308, -1e308, None)
+    entries |= {f"a{i}'{i}": (None, score) for i, score in enumerate(odd)}
+    for known in (entries, {f"a{i}": (None, score) for i, score in enumerate(odd)}, {}):
+        stage = ABMCTS(n=12, verifier=table(known), **kind)
+        assert len(played(stage, Played(STEPS, stroking).model).final) == 12
 
 
 # --- configuration ----------------------------------------------------------------------------------
@@ -452,6 +471,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         {"batch": 0},
         {"context": 0},
         {"posterior": "x"},
+        {"variant": "x"},
+        {"variant": "mixed_model", "posterior": "beta"},
         {"again": 1},
         {"prompt": "{question}"},
     ):
@@ -467,13 +488,18 @@ def test_verdicts_go_by_what_they_are_called() -> None:
     assert all(set(candidate.verdicts) == {"form"} for candidate in outcome.candidates)
 
 
-class TestABMCTS(StageCases):
+class TestNodeAggregation(StageCases):
     def make_stage(self) -> Stage:
         return ABMCTS(n=6, batch=2, posterior="beta", verifier=Regex(pattern="a|b"))
 
     async def test_one_candidate_is_enough(self) -> None:
         outcome = await self.run_stage(self.make_stage(), ("only",) * 6)
         assert texts(outcome.final) == ["only"] * 6
+
+
+class TestMixedModel(TestNodeAggregation):
+    def make_stage(self) -> Stage:
+        return ABMCTS(n=6, batch=2, variant="mixed_model", verifier=Regex(pattern="a|b"))
 
 
 def test_asked_is_a_place_and_how_often() -> None:
