@@ -52,7 +52,7 @@ class Keeper:
         try:
             if self._sweeping is None:
                 await self._meet()
-                self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+                self._sweeping = self._sweeping or asyncio.get_running_loop().create_task(self._sweep())
             worker = self._workers.get(asked["who"])
             if worker is None:
                 worker = self._workers[asked["who"]] = _Worker(self._path)
@@ -110,12 +110,12 @@ async def knows(path: Path, meeting: str) -> bool:
         return False
     try:
         store = SQLiteStore(path, writable=False)
+        try:
+            return meeting in await store.recall(MEETING, [meeting])
+        finally:
+            await store.close()
     except StoreError:
         return False
-    try:
-        return meeting in await store.recall(MEETING, [meeting])
-    finally:
-        await store.close()
 
 
 # --- what the keeper does, in its own words and with answers that are data ---------------------------
