@@ -146,6 +146,10 @@ class Meter:
                 meter._serve()
             raise
 
+    def could_hold(self, worst: Usage) -> bool:
+        """Whether it would fit every budget around it, were all that is held given back."""
+        return all(meter._room(worst) is not _NEVER for meter in self._counting)
+
     def try_reserve(self, amount: Usage, *, fresh: bool = True) -> Hold | None:
         """Hold an amount if it fits right now."""
         meters = self._counting if fresh else self._counting_replays

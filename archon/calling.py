@@ -16,6 +16,7 @@ import math
 import os
 import random
 from abc import abstractmethod
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -42,6 +43,7 @@ from archon.budget import FREE, Hold, Meter
 from archon.errors import (
     BackendError,
     BadReply,
+    BudgetExhausted,
     CallTimedOut,
     ConnectionDropped,
     EndpointDown,
@@ -245,17 +247,33 @@ class Caller:
     ) -> Sequence[int]:
         """Get these samples by one request, retrying as needed; `deliver` gets each as it finishes.
 
-        Returns those that are still to be asked for: a server may give fewer per request, and samples with seeds
-        must follow each other to be drawn by one. `bill` gets every attempt that gave no sample. `prompt_tokens` is
-        the prompt's true size where known. Raises BudgetExhausted, or the last error once retrying is over.
+        Returns those that are still to be asked for: a server may give fewer per request, a budget may be enough for
+        fewer, and samples with seeds must follow each other to be drawn by one. `bill` gets every attempt that gave no
+        sample. `prompt_tokens` is the prompt's true size where known. Raises BudgetExhausted, or the last error once
+        retrying is over.
         """
-        size = request.joinable(indices[: self.max_n])
+        size = self._affordable(request, request.joinable(indices[: self.max_n]), meter, prompt_tokens)
         wanted, others = indices[:size], indices[size:]
         asking = _Asking(self, request, wanted, deliver, bill, prompt_tokens)
-        await self._persist(asking, meter)
+        try:
+            await self._persist(asking, meter)
+        except BudgetExhausted:  # others spent in the meantime, and may have left enough for fewer
+            if not meter.could_hold(self.worst_case(request, 1, prompt_tokens)):
+                raise
+            return (*asking.missing, *others)
         if asking.missing:  # fewer choices than asked for: this server ignores n
             self._max_n = 1
         return (*asking.missing, *others)
+
+    def _affordable(self, request: Request, most: int, meter: Meter, prompt_tokens: int | None) -> int:
+        """How many samples one request is for: as many as a budget can hold the worst case of, and at least one."""
+        if meter.unlimited:
+            return most
+
+        def too_many(samples: int) -> bool:
+            return not meter.could_hold(self.worst_case(request, samples, prompt_tokens))
+
+        return 1 + bisect_left(range(2, most + 1), True, key=too_many)
 
     async def score(
         self, request: ScoreRequest, meter: Meter, bill: Callable[[Billed], None]

@@ -117,13 +117,13 @@ class Trace:
     ended: bool = False
     """Whether it was written to its end."""
 
-    def add(self, chunk: Candidate, k: int) -> None:
-        """One chunk more."""
+    def add(self, chunk: Candidate, k: int, size: int) -> None:
+        """One chunk more, of at most so many tokens: of so many where the server counts none."""
         self.text += chunk.text
         self.tokens += confidences(chunk.logprobs, k)
         self.logprobs += chunk.logprobs or ()
         self.usage += chunk.usage
-        self.written += len(chunk.logprobs or ()) or chunk.usage.completion_tokens
+        self.written += len(chunk.logprobs or ()) or chunk.usage.completion_tokens or size
         self.last = chunk
 
 
@@ -202,7 +202,7 @@ class ConfidenceStop(_Confidence):
             if chunk is None:  # the call failed, or a budget ran out
                 break
             seen = len(trace.tokens)
-            trace.add(chunk, self.top)
+            trace.add(chunk, self.top, size)
             goes_on = chunk.finish == "length" and chunk.text and trace.written < self.max_tokens
             trace.ended = not goes_on
             if (

@@ -129,7 +129,8 @@ class Builder:
             self.flaw(place, f"unknown key {loc[-1]!r}", hint(str(loc[-1]), cls.model_fields))
         else:
             message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            found = "" if _SECRET.search(message) else f", and found {shown(given)}"
+            # What is wrong with several settings together names them itself: nobody needs to see all of them.
+            found = "" if not loc or _SECRET.search(message) else f", and found {shown(given)}"
             self.flaw(place, f"{message[0].lower()}{message[1:]}{found}")
 
 

@@ -68,10 +68,15 @@ class Trajectory:
     partial: Partial = EMPTY
     marks: tuple[Mark, ...] = ()
     """One for each round in which it grew."""
+    before: tuple[str, ...] | None = None
+    """Its steps before its last round, where that changed one of them: an end that adds only space, or cuts off a
+    stop string that began earlier."""
 
     def grown(self, partial: Partial) -> Trajectory:
         """With what one more round made of it."""
-        return Trajectory(partial, (*self.marks, Mark(len(partial.steps), partial.tokens, partial.value)))
+        old = self.partial.steps
+        marks = (*self.marks, Mark(len(partial.steps), partial.tokens, partial.value))
+        return Trajectory(partial, marks, None if partial.steps[: len(old)] == old else old)
 
     def at(self, rounds: int) -> Trajectory:
         """As it was after so many rounds: a prefix of it, or all of it."""
@@ -80,8 +85,9 @@ class Trajectory:
         if rounds == 0:
             return Trajectory()
         whole, mark = self.partial, self.marks[rounds - 1]
+        steps = whole.steps if self.before is None else self.before
         prefix = Partial(
-            steps=whole.steps[: mark.steps],
+            steps=steps[: mark.steps],
             scores=whole.scores[: mark.steps],
             value=mark.value,
             tokens=mark.tokens,

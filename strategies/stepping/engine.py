@@ -63,7 +63,8 @@ class Engine:
     """Extends and scores the partial answers of one problem.
 
     Raises, before anything is spent, CapabilityError where the writer cannot continue a given beginning or does not
-    tell what ended a step, or the reward model cannot score a beginning; where given continuations are to be weighed,
+    tell what ended a step, the reward model cannot score a beginning, or a product is to be made of scores that are no
+    probabilities; where given continuations are to be weighed,
     also where the writer cannot, or samples otherwise than by its own probabilities; UnknownName; UnpricedModel.
     """
 
@@ -76,6 +77,11 @@ class Engine:
             caller = session.caller(manner.reward)
             caller.check_scoring(run.meter, finished=False)
             self._scale = caller.backend.capabilities.score_scale
+            if manner.aggregate == "product" and not self.calibrated:
+                raise CapabilityError(
+                    f"`aggregate: product` needs probabilities, and the scores of model {manner.reward!r} are "
+                    "uncalibrated. Take `min`, `mean` or `last`"
+                )
         writer = session.caller(manner.model)
         as_text = writer.config.continues_text and problem.prompt is not None
         stops = session.sampling(manner.model, manner.sampling).stop or (problem.stop if as_text else ())

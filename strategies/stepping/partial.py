@@ -49,8 +49,8 @@ class Partial:
 
     @property
     def whole(self) -> bool:
-        """Whether it was ended, and not cut off."""
-        return self.ending in ("stop", "until")
+        """Whether it was ended, and not cut off, and says something: only then is it an answer."""
+        return self.ending in ("stop", "until") and any(step.strip() for step in self.steps)
 
     @property
     def certainty(self) -> float | None:

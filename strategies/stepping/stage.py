@@ -78,8 +78,9 @@ class Stepping(Stage):
     aggregate: Aggregation = "last"
     """How the scores of an answer's steps become one."""
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """The score from which an answer is accepted, on the scale of the verdict. Without one it is only scored, and
-    `first_passing` takes no answer of a search."""
+    """The score from which an answer is accepted, on the scale of the verdict; what is cut off is not. `first_passing`,
+    after further verifiers, takes what they accept too. Without a threshold it is only scored, and `first_passing`
+    takes no answer of a search."""
 
     @field_validator("until")
     @classmethod
@@ -162,12 +163,17 @@ class Stepping(Stage):
             )
             for number, partial in enumerate(found)
         ]
-        verdicts = [self._verdict(partial, engine) for partial in found]
+        answered = any(partial.whole for partial in found)
+        verdicts = [self._verdict(partial, engine, answered) for partial in found]
         return run.judged(candidates, verdicts, self.judge)
 
-    def _verdict(self, partial: Partial, engine: Engine) -> Verdict:
+    def _verdict(self, partial: Partial, engine: Engine, answered: bool) -> Verdict:
+        """What is no answer is not accepted, and has no score where something else is one: what was thought of a
+        beginning says nothing of an end, and nobody shall choose it for that."""
         value, detail = partial.value, f"{len(partial.steps)} steps"
-        if self.threshold is None or value is None:
+        if answered and not partial.whole:
+            return Verdict(self.judge, None, None, engine.scale, detail=f"no whole answer, {detail}")
+        if self.threshold is None or value is None or not partial.whole:
             return Verdict(self.judge, None, value, engine.scale, detail=detail)
         accepted = value >= self.threshold
         return Verdict(self.judge, accepted, value, engine.scale, "passed" if accepted else "wrong", detail)

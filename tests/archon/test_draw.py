@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from archon.backends.base import Model
+from archon.backends.base import Model, Tokens
 from archon.backends.scripted import Call, Reply, Scripted, ScriptedBackend
 from archon.budget import Budget, Budgets
 from archon.candidate import Outcome
@@ -276,3 +276,28 @@ async def test_half_a_character_is_stored_as_a_mark_and_replayed_alike() -> None
     assert first.answer == again.answer and first.answer is not None
     first.answer.encode()
     assert first.answer.startswith("tail ") and "\ufffd" in first.answer
+
+
+# --- budgets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tokens", "drawn", "requests"), [(9000, 8, 1), (6000, 8, 2), (900, 0, 0)])
+async def test_a_request_is_for_as_many_samples_as_a_budget_can_hold(
+    tokens: int, drawn: int, requests: int
+) -> None:
+    """Each may need 1000 tokens, and needs 30: those that do not fit together are not given up for that."""
+    model = scripted(lambda call: Reply("x", tokens=Tokens(10, completion=20)), max_n=8)
+    budget = Budgets(problem=Budget(tokens=tokens))
+    outcome, _ = await solve(Sample(n=8, max_tokens=1000), model, budget=budget)
+    assert (len(outcome.candidates), outcome.usage.requests) == (drawn, requests)
+    assert outcome.usage.tokens <= tokens
+    assert outcome.stopped == ("complete" if drawn == 8 else "budget")
+
+
+async def test_a_budget_is_used_up_to_where_one_more_sample_might_exceed_it() -> None:
+    model = scripted(lambda call: Reply("x", tokens=Tokens(10, completion=400)), max_n=8)
+    budget = Budgets(problem=Budget(tokens=2500))
+    outcome, _ = await solve(Sample(n=8, max_tokens=1000), model, budget=budget)
+    assert outcome.stopped == "budget"
+    assert 1400 < outcome.usage.tokens <= 2500, "the next one could have needed 1000 and its prompt"
+    assert len(outcome.candidates) == outcome.usage.completion_tokens // 400

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from archon.backends.base import Model
 from archon.backends.scripted import Call, Reply, Scripted
-from archon.errors import AllCandidatesFailed, RequestRejected
+from archon.config.build import component
+from archon.errors import AllCandidatesFailed, ConfigError, RequestRejected
 from archon.problem import Problem
 from archon.session import Session
 from archon.stage import Stage
@@ -137,6 +138,12 @@ def test_n_beams_that_are_no_whole_number_of_groups_are_refused() -> None:
         with pytest.raises(ValidationError, match=rf"`n` {wrong['n']} is not a multiple of `m` 4"):
             DVTS(**wrong)
     assert [BeamSearch(n=n, m="all").width for n in (1, 2, 9)] == [1, 2, 9]
+
+
+def test_in_a_file_the_refusal_says_what_does_not_fit_and_shows_nothing_else() -> None:
+    with pytest.raises(ConfigError) as refused:
+        component("stage", {"beam_search": {"n": 6, "max_steps": 9}})
+    assert str(refused.value).endswith("Change one of them, or say `m: all`")
 
 
 # --- what is finished ------------------------------------------------------------------------------

@@ -203,6 +203,20 @@ def test_an_answer_is_no_longer_than_it_may_be() -> None:
     assert sorted(c.request.sampling.max_tokens or 0 for c in backend.calls) == [1, 1, 3, 3, 3, 3]
 
 
+def test_a_server_that_counts_no_tokens_is_not_asked_for_ever() -> None:
+    def reply(call: Call) -> Reply:
+        ended = len(call.request.prefix) > 20
+        return Reply("x", "stop" if ended else "length", logprobs=(), tokens=Tokens(3, completion=0))
+
+    outcome, backend = patiently(
+        solved(
+            online(n=2, max_tokens=7), Scripted(reply=reply, identity="none"), NUMBER, store=InstantStore()
+        )
+    )
+    assert [c.text for c in outcome.candidates] == ["xxx", "xxx"]
+    assert len(backend.calls) == 2 * 3, "chunks of 3, 3 and 1"
+
+
 def test_where_the_budget_ends_what_is_whole_is_heard() -> None:
     model = traces(("1", HIGH[:3]), *[("1", HIGH)] * 3)
     budget = Budgets(problem=Budget(requests=4))

@@ -17,13 +17,14 @@ from scipy import stats
 from archon.backends.base import Model
 from archon.backends.scripted import Call, Reply, Scripted
 from archon.budget import Budget
-from archon.candidate import Outcome
+from archon.candidate import Candidate, Outcome
 from archon.errors import CallTimedOut
 from archon.session import Session
 from archon.stage import Stage
 from archon.strategies.particle_gibbs import Gibbs, ParticleGibbs
 from archon.strategies.stepping import conditional
 from archon.strategies.stepping.conditional import Chain, Kernel, Mark, Sweep, Trajectory
+from archon.strategies.stepping.continuing import Rules, continued
 from archon.strategies.stepping.partial import Partial
 from archon.strategies.stepping.resampling import Floats, Scheme, resampled
 from archon.strategies.stepping.search import dumped, generator, loaded
@@ -180,6 +181,21 @@ def test_a_trajectory_s_prefixes_are_what_it_was() -> None:
     assert [made[-1].at(rounds) for rounds in range(4)] == made
     assert made[-1].at(9) == made[-1]
     assert made[-1].marks[1] == Mark(2, 0, WORLD.value((1, 0)))
+
+
+@pytest.mark.parametrize(("last", "stops"), [(("  ", None), ()), (("", "\n"), ("\n\n",)), (("z", None), ())])
+def test_they_are_so_too_where_the_last_round_changes_what_was_there(
+    last: tuple[str, str | None], stops: tuple[str, ...]
+) -> None:
+    """An end of only space joins the last step; a stop string that began in it is taken away."""
+    rules = Rules("newline", stops)
+    made = [Trajectory()]
+    for number, (text, stop) in enumerate([("x", "\n"), ("y", "\n"), last]):
+        sample = Candidate(f"s#{number}", text, finish="stop_string" if stop else "stop", stop=stop)
+        made.append(made[-1].grown(continued(made[-1].partial, sample, rules)))
+    assert made[-1].partial.finished
+    assert [made[-1].at(rounds).partial.text for rounds in range(4)] == [t.partial.text for t in made]
+    assert made[-1].at(2).partial.steps == ("x\n", "y\n")
 
 
 def test_a_score_that_failed_leaves_the_potential_as_it_was() -> None:

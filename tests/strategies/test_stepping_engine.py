@@ -20,6 +20,7 @@ from archon.errors import AllCandidatesFailed, CapabilityError, RequestRejected,
 from archon.problem import Message, Problem
 from archon.session import Session
 from archon.strategies.beam_search import BeamSearch
+from archon.strategies.best_of import BestOf
 from archon.strategies.first_passing import FirstPassing
 from archon.strategies.stepping.partial import Partial
 from archon.strategies.stepping.search import Wish
@@ -199,6 +200,82 @@ async def test_without_a_reward_model_the_writers_own_certainty_judges() -> None
     assert not found.scored and found.outcome.by_model.keys() == {"default"}
     assert all(call.request.sampling.logprobs == 0 for call in found.calls)
     assert all(set(c.verdicts) == {"certainty"} for c in found.outcome.candidates)
+
+
+@pytest.mark.parametrize("scale", ["score", "logit"])
+async def test_a_product_is_of_probabilities_else_refused_before_anything_is_spent(scale: str) -> None:
+    """A product of uncalibrated scores has no meaning: of two negative ones it is the higher the worse they are."""
+    named = models(lines("a", "b"), rewards={"score": lambda text: -1.0, "score_scale": scale})
+    if scale == "logit":
+        found = await ran(Chains(n=1, aggregate="product"), named)
+        assert found.values == [pytest.approx((1 / (1 + math.e)) ** 2)]
+        return
+    with pytest.raises(CapabilityError, match="product"):
+        await ran(Chains(n=1, aggregate="product"), named)
+
+
+# --- what is no answer ------------------------------------------------------------------------------
+
+
+def early(call: Call) -> Reply:
+    """Every second answer ends at once; the others would go on for ever."""
+    first = call.request.prefix[:1] or str(call.index % 2)
+    return Reply("0") if first == "0" else Reply(first, "stop_string", "\n")
+
+
+def promising(text: str) -> float:
+    """The reward model likes those that never end."""
+    return 0.9 if text.startswith("1") else 0.4
+
+
+async def test_a_beginning_that_is_liked_better_is_not_chosen_over_an_answer() -> None:
+    search = Chains(n=4, max_steps=3)
+    found = await ran(search | BestOf(), models(early, rewards={"score": promising}))
+    finishes = {c.text: c.finish for c in found.outcome.candidates}
+    assert finishes == {"0": "stop", "1\n1\n1\n": "length"}
+    assert found.outcome.answer == "0"
+    scores = {c.text: c.score() for c in found.outcome.candidates}
+    assert scores == {"0": 0.4, "1\n1\n1\n": None}
+
+
+async def test_answers_are_as_many_as_there_are_and_each_says_what_its_own_steps_used() -> None:
+    """None is repeated to make n of them, and none used an unknown amount."""
+
+    def reply(call: Call) -> Said:
+        return RequestRejected("no") if call.index == 1 and not call.request.prefix else apart(call)
+
+    for search in (Chains(n=3), BeamSearch(n=3, m=1)):
+        found = await ran(search, models(reply))
+        assert len(found.texts) == len(set(found.texts)) == 2
+        each = [c.usage.completion_tokens for c in found.outcome.candidates]
+        assert min(each) > 0 and sum(each) == found.outcome.by_model["default"].completion_tokens
+
+
+async def test_where_nothing_is_an_answer_the_beginning_that_is_liked_best_is_chosen() -> None:
+    named = models(lambda call: Reply(str(call.index), "length"), rewards={"score": lambda t: int(t[0]) / 10})
+    found = await ran(Chains(n=4) | BestOf(), named)
+    assert found.outcome.answer == "3" and found.values == [0.0, 0.1, 0.2, 0.3]
+
+
+async def test_what_was_cut_off_passes_no_threshold() -> None:
+    for reply, answer in ((lambda call: Reply("a", "length"), None), (lambda call: Reply("a"), "a")):
+        named = models(reply, rewards={"score": lambda text: 0.9})
+        verify = Verify(verifier=table({"a": (True, None)}))
+        found = await ran(Chains(n=2, threshold=0.5) | verify | FirstPassing(), named)
+        assert found.outcome.answer == answer
+
+
+async def test_an_empty_reply_is_no_answer() -> None:
+    def reply(call: Call) -> Reply:
+        return Reply("" if call.index < 2 else "x")
+
+    def score(text: str) -> float:
+        return 0.1 if text else 0.9  # a reward model that has never seen an empty answer
+
+    found = await ran(Chains(n=4) | BestOf(), models(reply, rewards={"score": score}))
+    assert found.outcome.answer == "x"
+    beams = await ran(BeamSearch(n=4, m=2) | BestOf(), models(reply, rewards={"score": score}))
+    assert beams.outcome.answer == "x" and beams.texts == ["x", "x", "", ""]
 
 
 # --- roll-outs --------------------------------------------------------------------------------------
