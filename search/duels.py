@@ -129,8 +129,11 @@ class Duels:
                 due &= ~out[pairs[:, 1]]
             for start, stop in sorted(set(zip(seen[due].tolist(), have[due].tolist(), strict=True))):
                 now = np.flatnonzero(due & (seen == start) & (have == stop))
-                span = slice(start, stop)
-                self._claims.see(rows[now], self._shown(kind, pairs[now], values[:, span], costs[:, span]))
+                step = max(1, _AT_ONCE // len(now))
+                for first in range(start, stop, step):
+                    span = slice(first, min(first + step, stop))
+                    shown = self._shown(kind, pairs[now], values[:, span], costs[:, span])
+                    self._claims.see(rows[now], shown)
 
     def losses(self) -> list[Loss]:
         """All that is proved, the earliest first."""
@@ -213,6 +216,8 @@ class Duels:
 
 _KINDS = ("better", "near", "cheaper", "short", "there")
 _WHOLE = math.pi**2 / 6
+_AT_ONCE = 100_000
+"""So many values, of all claims together, are looked at in one piece: some 30 MB."""
 
 
 def _both(one: Places, other: Places) -> Places:

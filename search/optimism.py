@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from archon.component import Value
 from archon.errors import UserError
-from archon.search.front import drawn, weighted
+from archon.search.front import Floats, drawn, weighted
 
 Part = Literal["search", "validation", "test"]
 PARTS: tuple[Part, ...] = ("search", "validation", "test")
@@ -128,13 +128,22 @@ class Optimism(NamedTuple):
         return {**self._asdict(), "optimism": self.optimism}
 
 
-def optimism(values: ArrayLike, *, least: float = 0.5, resamples: int = 1000, seed: int = 0) -> Optimism:
+def optimism(
+    values: ArrayLike,
+    *,
+    costs: ArrayLike | None = None,
+    target: float | None = None,
+    least: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Optimism:
     """How much too high the winner's mean is.
 
     `values` has the shape (configurations, problems), more is better, NaN where a configuration was not evaluated. The
     winner has the highest mean, the earlier of equals, among those evaluated on at least `least` of the problems that
-    the most evaluated one has: what lost its race early cannot win by a few lucky problems. Raises ValueError where
-    there is nothing to choose by: fewer than two problems.
+    the most evaluated one has: what lost its race early cannot win by a few lucky problems. With a `target` the winner
+    is the cheapest, by `costs` of the same shape, of those whose mean is at it; where none is, as before. Raises
+    ValueError where there is nothing to choose by: fewer than two problems.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] < 2:
@@ -146,16 +155,26 @@ def optimism(values: ArrayLike, *, least: float = 0.5, resamples: int = 1000, se
     rows = np.flatnonzero(counts >= max(1.0, least * counts.max()))
     filled, seen = np.where(known, table, 0.0)[rows], known[rows]
     means = filled.sum(axis=1) / counts[rows]
-    best = int(means.argmax())
     weights = drawn(table.shape[1], resamples, seed)
     inside = weighted(filled, seen, weights)
-    chosen = np.where(np.isnan(inside), -np.inf, inside).argmax(axis=1)
+    merits, merit = inside, means
+    if target is not None:
+        paid = np.where(known, np.asarray(costs, dtype=np.float64), 0.0)[rows]
+        merit = _at(target, means, paid.sum(axis=1) / counts[rows])
+        merits = _at(target, inside, weighted(paid, seen, weights))
+    best = int(merit.argmax())
+    chosen = np.where(np.isnan(merits), -np.inf, merits).argmax(axis=1)
     outside = (weights == 0) & seen[chosen]
     outside &= np.isfinite(inside).any(axis=1, keepdims=True)
     sizes = outside.sum(axis=1)
     held = (filled[chosen] * outside).sum(axis=1)[sizes > 0] / sizes[sizes > 0]
     corrected = float(held.mean()) if len(held) else float("nan")
     return Optimism(int(rows[best]), float(means[best]), corrected, int(counts[rows[best]]), len(rows))
+
+
+def _at(target: float, values: Floats, costs: Floats) -> Floats:
+    """A merit such that the cheapest at the target is the best, and below it the best in value."""
+    return np.asarray(np.where(values < target, values - target, 1.0 / (1.0 + costs)))
 
 
 # --- against the baseline --------------------------------------------------------------------------
@@ -191,6 +210,8 @@ class Verdict(NamedTuple):
     low: float
     high: float
     p_value: float
+    p_adjusted: float
+    """Among all the baselines that the winner is held against: what it goes by."""
     problems: int
 
     def as_json(self) -> dict[str, Any]:
@@ -206,6 +227,8 @@ class Verdict(NamedTuple):
             f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}] "
             f"over {self.problems} test problem{'s' * (self.problems != 1)}, p = {self.p_value:.3g}"
         )
+        if self.p_adjusted != self.p_value:
+            figures += f" ({self.p_adjusted:.3g} among all baselines)"
         if self.says == "no significant difference":
             return f"{winner} shows no significant difference from {baseline}: {figures}"
         return f"{winner} is {self.says} than {baseline}: {figures}"
@@ -214,20 +237,41 @@ class Verdict(NamedTuple):
 def verdict(
     winner: Mapping[str, float], baseline: Mapping[str, float], compare: Compare, *, alpha: float = 0.05
 ) -> Verdict:
-    """Whether a winner beats a baseline, by problem id, on problems that neither was chosen by.
+    """Whether a winner beats its only baseline; see `verdicts`."""
+    return verdicts(winner, {"": baseline}, compare, alpha=alpha)[""]
 
-    It is better, or worse, where the p-value is below `alpha` *and* the interval of `compare` leaves zero out. Raises
-    ValueError where the two were not evaluated on the same problems, or on none.
+
+def verdicts(
+    winner: Mapping[str, float],
+    baselines: Mapping[str, Mapping[str, float]],
+    compare: Compare,
+    *,
+    alpha: float = 0.05,
+) -> dict[str, Verdict]:
+    """Whether a winner beats each of its baselines, by problem id, on problems that none was chosen by.
+
+    It is better, or worse, where the adjusted p-value is below `alpha` *and* the interval of `compare` leaves zero out.
+    P-values are adjusted for their number by Holm's method (1979), so that the chance that it is called better or worse
+    than any of those that it equals is at most `alpha`; intervals are each one's own. Raises ValueError where two were
+    not evaluated on the same problems, or on none.
     """
-    if winner.keys() != baseline.keys() or not winner:
-        raise ValueError(
-            f"winner and baseline have {len(winner)} and {len(baseline)} problems, of which "
-            f"{len(winner.keys() & baseline.keys())} are the same; they should be the same test problems"
-        )
-    ids = sorted(winner)
-    compared = compare([baseline[one] for one in ids], [winner[one] for one in ids])
-    gap, p = compared.difference, compared.p_value
-    says: Literal["better", "worse", "no significant difference"] = "no significant difference"
-    if p < alpha and (gap.low > 0 or gap.high < 0):
-        says = "better" if gap.low > 0 else "worse"
-    return Verdict(says, gap.value, gap.low, gap.high, p, len(ids))
+    found = {}
+    for name, baseline in baselines.items():
+        if winner.keys() != baseline.keys() or not winner:
+            raise ValueError(
+                f"winner and baseline have {len(winner)} and {len(baseline)} problems, of which "
+                f"{len(winner.keys() & baseline.keys())} are the same; they should be the same test problems"
+            )
+        ids = sorted(winner)
+        found[name] = compare([baseline[one] for one in ids], [winner[one] for one in ids])
+    adjusted, least = {}, 0.0
+    for place, (name, one) in enumerate(sorted(found.items(), key=lambda pair: pair[1].p_value)):
+        adjusted[name] = least = max(least, min(1.0, (len(found) - place) * one.p_value))
+    told = {}
+    for name, one in found.items():
+        gap, p = one.difference, adjusted[name]
+        says: Literal["better", "worse", "no significant difference"] = "no significant difference"
+        if p < alpha and (gap.low > 0 or gap.high < 0):
+            says = "better" if gap.low > 0 else "worse"
+        told[name] = Verdict(says, gap.value, gap.low, gap.high, one.p_value, p, len(winner))
+    return told

@@ -65,6 +65,8 @@ class _Contestant:
     out: Elimination | None = None
     met: int = 0
     """How many had entered when it was dropped: it is not compared with later ones."""
+    withdrawn: bool = False
+    """Whether it cannot go on: it drops nobody any more."""
 
 
 def shuffled(problems: Iterable[str], seed: int) -> tuple[str, ...]:
@@ -134,6 +136,15 @@ class Race:
             known += 1
         self._known[place] = known
         self._stale = True
+
+    def withdraw(self, key: str, why: str) -> None:
+        """A contestant cannot go on: it is out, has lost to nobody, and drops nobody from now on."""
+        self._advance()
+        place = self._at(key)
+        one = self._all[place]
+        one.withdrawn = True
+        if one.out is None:
+            one.out, one.met = Elimination(None, why, int(self._known[place])), len(self._all)
 
     # --- what it says ------------------------------------------------------------------------------
 
@@ -243,6 +254,7 @@ class Race:
                     "costs": _listed(self._costs[place]) if one.limit is not None else [],
                     "out": None if one.out is None else [*one.out],
                     "met": one.met,
+                    "withdrawn": one.withdrawn,
                 }
                 for place, one in enumerate(self._all)
             ],
@@ -268,6 +280,7 @@ class Race:
         for one, then in zip(self._all, data["contestants"], strict=False):
             if then["out"] is not None and then["met"] <= entered:
                 one.out, one.met = Elimination(*then["out"]), then["met"]
+                one.withdrawn = then.get("withdrawn", False)
 
     # --- within ------------------------------------------------------------------------------------
 
@@ -286,7 +299,8 @@ class Race:
         for loser, problems, winner in self._duels.losses():
             one = self._all[loser]
             last = self.rules.goal != "target" and sum(other.out is None for other in self._all) == 1
-            if one.out is None and not last:
+            void = winner is not None and self._all[winner].withdrawn
+            if one.out is None and not last and not void:
                 against = None if winner is None else self._all[winner].key
                 one.out, one.met = Elimination(against, self._why(against), problems), len(self._all)
 

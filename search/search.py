@@ -12,18 +12,23 @@ Cost: the calls of the evaluations, and no others.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from archon.config import Config
+import numpy as np
+
+from archon.config import Config, dump
 from archon.errors import UserError
 from archon.search.axes import Configuration
 from archon.search.claims import Claims, Item, Most
+from archon.search.constraints import whole
+from archon.search.front import on_front
 from archon.search.history import Trial
-from archon.search.objectives import Evaluation
+from archon.search.objectives import Evaluation, Objective
 from archon.search.proposers.base import Proposer, Told
 from archon.search.racing import Race, Rules
 from archon.search.reuse import Paid, needed
@@ -105,6 +110,8 @@ class Found:
     """Of the winner and the baselines; and of the other finalists where a front is wanted."""
     ended: str = ""
     """Why it tried no more."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be validated or tested, and why."""
 
 
 def most_contestants(space: SearchSpace) -> int | None:
@@ -116,6 +123,26 @@ def most_contestants(space: SearchSpace) -> int | None:
         return None
     most = math.prod(known)  # no fewer than there are, as some axes matter under some choices only
     return max(2, most if most > _COUNTED else sum(1 for _ in space.axes.every()))
+
+
+def dearest(space: SearchSpace, cost: Objective, configuration: Configuration) -> float:
+    """The most that a problem costs with a configuration. Raises UserError where nothing bounds it."""
+    name = {"requests": "calls", "latency": "seconds"}.get(cost.name, cost.name)
+    budget = space.config(configuration).budget.problem
+    most = whole(space.bounds(configuration).values()).within(budget)
+    found = [getattr(most, name, None), getattr(space.limits, name, None)]
+    if name == "seconds":
+        found.append(budget.seconds)
+    known = [float(one) for one in found if one is not None]
+    if known:
+        return min(known)
+    key = "requests" if name == "calls" else name
+    because = f" ({most.why})" if most.why and name != "seconds" else ""
+    raise UserError(
+        f"`objectives` names {cost.name}, and nothing bounds what a problem costs with "
+        f"{space.stack(configuration)}{because}. Give a limit that holds when it runs: "
+        f"budget: {{problem: {{{key}: ...}}}}"
+    )
 
 
 class Search:
@@ -195,15 +222,15 @@ class Search:
             self._settle()
 
     def _rules(self) -> Rules:
-        settings, race = self.settings, self.settings.race
+        settings, race, value = self.settings, self.settings.race, self.settings.value
         goal = "value" if settings.cost is None else "front" if settings.target is None else "target"
         return Rules(
             problems=len(self.parts.search),
             alpha=race.alpha,
             contestants=most_contestants(self.space),
             goal=goal,
-            target=settings.target,
-            tolerance=race.tolerance if goal != "target" else 0.0,
+            target=None if settings.target is None else value.scaled(settings.target),
+            tolerance=race.tolerance / (value.high - value.low) if goal != "target" else 0.0,
             first=race.first,
             growth=race.growth,
         )
@@ -218,7 +245,7 @@ class Search:
                 return begun
             configuration = self.proposer.ask()
             if configuration is None:
-                self._ended = "nothing is left to propose"
+                self._ended = "nothing is left to propose" + self._why_nothing()
                 return begun
             trial = self.study.begin(
                 configuration,
@@ -230,6 +257,13 @@ class Search:
                 self._enter(trial)
                 begun = True
         return begun
+
+    def _why_nothing(self) -> str:
+        """Of a space in which nothing was ever tried, what speaks against one of its configurations."""
+        if self.study.begun():
+            return ""
+        why = self.space.refusal(self.space.axes.draw(np.random.default_rng(0)))
+        return f": no configuration is allowed; of one, {why}" if why else ""
 
     def _take_up(self) -> bool:
         """Go on with trials whose process is gone; whether there was one."""
@@ -247,32 +281,18 @@ class Search:
     def _enter(self, trial: Trial) -> None:
         """A trial of ours takes part; what is known of it already counts."""
         self._open[trial.key] = trial
-        self._into_race(trial)
+        try:
+            self._into_race(trial)
+        except UserError as error:
+            self._fail(trial.key, error)
 
     def _into_race(self, trial: Trial) -> None:
         known = trial.configuration
         self._paid.note(needed(self.space.graph(known), self.space.bounds(known)))
-        limit = None if self.settings.cost is None else self._most(trial.configuration)
+        limit = None if self.settings.cost is None else dearest(self.space, self.settings.cost, known)
         self.race.enter(trial.key, limit=limit)
         for problem, value in self.study.claims.values(trial.key).items():
             self._learn(trial.key, Evaluation.from_json(value), problem)
-
-    def _most(self, configuration: Configuration) -> float:
-        """The most that a problem costs with it. Raises UserError where nobody can say."""
-        cost = self.settings.cost
-        assert cost is not None
-        name = {"requests": "calls"}.get(cost.name, cost.name)
-        bounds = [getattr(bound, name, None) for bound in self.space.bounds(configuration).values()]
-        limit = getattr(self.space.limits, name, None)
-        known = [float(bound) for bound in bounds if bound is not None]
-        if len(known) == len(bounds) and (limit is None or sum(known) <= float(limit)):
-            return sum(known)
-        if limit is None:
-            raise UserError(
-                f"`objectives` names {cost.name}, and nothing bounds what a problem costs with "
-                f"{self.space.stack(configuration)}. Give a limit: limits: {{{name}: ...}}"
-            )
-        return float(limit)
 
     def _sync(self) -> None:
         """Take in the trials that ended, in whichever process, and tell the proposer."""
@@ -366,21 +386,21 @@ class Search:
         self.race.tell(key, self._places[problem], value.scaled(value.value(evaluation)), cost)
 
     def _fail(self, key: str, error: UserError) -> None:
-        """A configuration that cannot run: the worst there is, so that it holds nobody up."""
+        """A configuration that cannot run holds nobody up, and beats nobody."""
         trial = self._open.pop(key)
-        for place in self.race.missing(key):
-            self.race.tell(key, place, 0.0, math.inf if self.settings.cost is not None else None)
+        if key in self.race:
+            self.race.withdraw(key, "it cannot run")
         self._finish(trial, "failed", str(error))
 
     def _settle(self) -> None:
-        """End the trials that are out, or have had every problem; tell how the others stand."""
+        """End the trials that have had every problem, or are out; tell how the others stand."""
         out = self.race.eliminated()
         for key, trial in list(self._open.items()):
-            if key in out:
+            if not self.race.missing(key):
+                self._finish(trial, "complete", "")
+            elif key in out:
                 against = "" if out[key].against is None else f" than {out[key].against}"
                 self._finish(trial, "pruned", f"{out[key].why}{against}")
-            elif not self.race.missing(key):
-                self._finish(trial, "complete", "")
             elif (seen := self.race.seen(key)) > self._told.get(key, 0):
                 self._told[key] = seen
                 values = self._means(key, self.parts.search)
@@ -411,7 +431,10 @@ class Search:
     async def _end_trials(self) -> None:
         """Finish the best of ours, and end the others as they are."""
         for key in self._best(self._open) or [*self._open][: self.settings.finalists]:
-            await self._have(key, self.space.config(self._open[key].configuration), self.parts.search)
+            try:
+                await self._have(key, self.space.config(self._open[key].configuration), self.parts.search)
+            except UserError as error:
+                self._fail(key, error)
         for key, trial in list(self._open.items()):
             over = bool(self.race.missing(key))
             self._finish(trial, "pruned" if over else "complete", "the search ended" if over else "")
@@ -422,27 +445,63 @@ class Search:
         complete = {trial.key: trial for trial in self.study.history() if trial.state == "complete"}
         finalists = [
             Candidate(key, self.space.config(complete[key].configuration), complete[key].configuration)
-            for key in self._best(complete)
+            for key in self._finalists([*complete])
         ]
+        notes = []
         for one in finalists:
-            await self._have(one.name, one.config, self.parts.validation)
+            notes += await self._had(one.name, one, self.parts.validation)
         validated = [one for one in finalists if self._has(one.name, self.parts.validation)]
         found = Found(self._winner(validated or finalists), finalists, ended=ended)
+        if self.settings.target is not None and found.winner is None and self.study.begun():
+            found.ended += f", and none that was evaluated is at the target of {self.settings.target:g}"
         tested = [one for one in validated if found.winner is one or self.settings.cost is not None]
-        tested += [Candidate(name, config) for name, config in self.baselines.items()]
+        if found.winner is not None:  # else there is nothing to hold against them
+            tested += [Candidate(name, config) for name, config in self.baselines.items()]
         for one in tested:
-            key = one.name if one.configuration is not None else f"baseline {one.name}"
-            await self._have(key, one.config, self.parts.test)
+            key = one.name if one.configuration is not None else _key(one.config)
+            notes += await self._had(key, one, self.parts.test)
             if self._has(key, self.parts.test):
                 found.test[one.name] = [self.known[key][p] for p in self.parts.test]
         found.validation = {
             one.name: [self.known[one.name][p] for p in self.parts.validation] for one in validated
         }
+        found.notes = notes
         found.ended = ", then ".join(dict.fromkeys(why for why in (found.ended, self._over) if why))
         return found
 
+    async def _had(self, key: str, one: Candidate, problems: Sequence[str]) -> list[str]:
+        """Have one that is reported evaluated; what there is to say where it cannot run on these problems."""
+        try:
+            await self._have(key, one.config, problems)
+        except UserError as error:
+            what = (
+                f"baseline {one.name!r}" if one.configuration is None else self.space.stack(one.configuration)
+            )
+            return [f"{what} could not be run, and is left out: {error}"]
+        return []
+
+    def _finalists(self, complete: Sequence[str]) -> list[str]:
+        """Of those that had every problem of the search split, the best: with a target of those that are at it, if any
+        is; of two objectives without a target, of their front. Who is second there by a problem is not surely worse on
+        others: that is for validation to say."""
+        target, means = self.settings.target, {key: self._means(key, self.parts.search) for key in complete}
+        if target is not None:
+            complete = [key for key in complete if means[key][0] >= target] or complete
+        elif self.settings.cost is not None and complete:
+            there = on_front(*zip(*means.values(), strict=True))
+            complete = [key for key, on in zip(complete, there.tolist(), strict=True) if on]
+
+        def rank(key: str) -> tuple[float | str, ...]:
+            return (-self._merit(key, self.parts.search), self._tokens(key), key)  # the same in every process
+
+        return sorted(complete, key=rank)[: self.settings.finalists]
+
+    def _tokens(self, key: str) -> float:
+        """What it used on the search split."""
+        return math.fsum(self.known[key][problem].usage.tokens for problem in self.parts.search)
+
     def _best(self, among: Iterable[str]) -> list[str]:
-        """The finalists: of these, the survivors of most promise by their figures so far."""
+        """Of these, the survivors of most promise by their figures so far."""
         alive = [key for key in self.race.survivors() if key in set(among) and self.race.seen(key)]
         merits = {key: self._merit(key, self.parts.search) for key in alive}
         middle = math.fsum(merits.values()) / max(1, len(merits))
@@ -463,12 +522,10 @@ class Search:
         """The best on the validation split (of equals, on the search split; then the cheaper; then by key)."""
 
         def rank(one: Candidate) -> tuple[float | str, ...]:
-            validated = self._has(one.name, self.parts.validation)
             merits = [self._merit(one.name, self.parts.search)]
-            if validated:
+            if self.parts.validation and self._has(one.name, self.parts.validation):
                 merits.insert(0, self._merit(one.name, self.parts.validation))
-            cost = math.fsum(self.known[one.name][p].usage.tokens for p in self.parts.search)
-            return (*(-merit for merit in merits), cost, one.name)
+            return (*(-merit for merit in merits), self._tokens(one.name), one.name)
 
         ready = [one for one in finalists if self._has(one.name, self.parts.search)]
         return min(ready, key=rank, default=None)
@@ -476,6 +533,11 @@ class Search:
     def _has(self, key: str, problems: Iterable[str]) -> bool:
         have = self.known.get(key, {})
         return all(problem in have for problem in problems)
+
+
+def _key(config: Config) -> str:
+    """What a baseline's evaluations are kept by: what it is, and not what it is called."""
+    return f"baseline {hashlib.sha256(dump(config).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 class _Arriving:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from archon.budget import Budget
+from archon.errors import UserError
 from archon.search.accounts import Amounts, Entry, Given, Others
-from archon.search.claims import Claims
+from archon.search.claims import Claims, Item
 from archon.search.database import insert_of, sql
 from archon.usage import NOTHING, Usage, total
 
@@ -36,12 +37,28 @@ _SPENDING = sql.Table(
 class StudyPurse:
     """What a study may spend anew. Methods raise what those of `Claims` do."""
 
-    def __init__(self, claims: Claims, limit: Budget) -> None:
+    def __init__(self, claims: Claims, limit: Budget, by: Literal["call", "task"] = "call") -> None:
+        """`by` says what is held for: each call, or each task. One that holds for a task waits within it for samples
+        that others have claimed, and one that holds for a call claims them and then waits for what tasks hold: so all
+        processes at a time do the one or the other. Raises UserError where another that lives does the other."""
         self.limit = limit
         self._claims = claims
         self._insert = insert_of(claims.url)
         with claims.transaction(schema=True) as db:
             _METADATA.create_all(db)
+        if limit.limits:
+            self._agree(by)
+
+    def _agree(self, by: str) -> None:
+        ours = Item(f"spends by {by}", self._claims.owner)
+        self._claims.claim([ours])
+        for other in {"call", "task"} - {by}:
+            if any(one.alive for one in self._claims.open(f"spends by {other}").values()):
+                self._claims.release([ours])
+                raise UserError(
+                    "another process of this study evaluates with another executor, and within a limit on tokens or "
+                    "dollars the two could wait for each other. Give both the same --executor, or wait until it ends"
+                )
 
     def turn(self, decide: Callable[[Others], tuple[Given, Entry]]) -> Given:
         """Decide by what the others have, while none of them changes it; the entry is then ours."""

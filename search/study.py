@@ -46,6 +46,7 @@ class Study:
         study: optuna.Study,
         axes: Axes,
         objectives: Mapping[str, Direction],
+        facts: Mapping[str, Any],
         seed: int,
     ) -> None:
         """By `Study.open`."""
@@ -55,6 +56,8 @@ class Study:
         self.objectives = dict(objectives)
         self.seed = seed
         """The seed that it was begun with."""
+        self.facts = dict(facts)
+        """What it was begun with."""
         self._storage = storage
         self._study = study
         self._id = storage.get_study_id_from_name(study.study_name)
@@ -129,7 +132,7 @@ class Study:
                     study.set_metric_names(list(objectives))
                     for fact, value in {**begun["facts"], "seed": begun["seed"], _MARK: "archon"}.items():
                         study.set_user_attr(fact, value)
-                opened = cls(claims, storage, study, axes, objectives, int(begun["seed"]))
+                opened = cls(claims, storage, study, axes, objectives, begun["facts"], int(begun["seed"]))
                 opened.lost()  # trials that ended and could not say so any more
             return opened
         except BaseException:

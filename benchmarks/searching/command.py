@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -95,7 +95,7 @@ class _Search(click.Command):
     help="With --executor ray: the cluster (default: RAY_ADDRESS; else Ray is started here, and ended with us).",
 )
 @click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="A price table of yours.")
-@click.option("--offline", is_flag=True, help="Make no model call: what is not stored counts as failed.")
+@click.option("--offline", is_flag=True, help="Make no model call: end where something is not stored.")
 @click.option(
     "--dry-run", is_flag=True, help="Show the space and what it would cost at most, and spend nothing."
 )
@@ -123,6 +123,7 @@ def search(**options: Any) -> int:
 
     from archon.benchmarks.results import write_json, write_whole
     from archon.benchmarks.searching import pictures
+    from archon.benchmarks.searching.reading import plain
     from archon.benchmarks.searching.summary import lines
 
     if options["ray_address"] is not None and options["executor"] != "ray":
@@ -139,13 +140,13 @@ def search(**options: Any) -> int:
     if found.winner is not None and found.winner.configuration is not None:
         write_whole(folder / "best.yaml", one.space.dump(found.winner.configuration))
     for line in lines(told):
-        click.echo(line)
+        click.echo(plain(line))
     return 0 if found.winner is not None else 1
 
 
 async def _search(options: dict[str, Any]) -> Any:
-
     from archon.benchmarks.searching.progress import Lines
+    from archon.benchmarks.searching.reading import plain
     from archon.benchmarks.searching.setting_up import Setup
     from archon.benchmarks.searching.summary import summarise
     from archon.search.search import Search
@@ -156,7 +157,7 @@ async def _search(options: dict[str, Any]) -> Any:
     folder: Path = options["out"]
     if options["dry_run"]:
         for line in setup.described():
-            click.echo(line)
+            click.echo(plain(line))
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +178,8 @@ async def _search(options: dict[str, Any]) -> Any:
             facts=setup.facts,
             seed=options["seed"],
         ) as study:
-            purse = StudyPurse(study.claims, setup.limits)
+            by: Literal["call", "task"] = "call" if options["executor"] == "local" else "task"
+            purse = StudyPurse(study.claims, setup.limits, by)
             one = Search(
                 setup.space,
                 setup.settings,
@@ -191,7 +193,7 @@ async def _search(options: dict[str, Any]) -> Any:
             )
             with evaluator.spending_from(purse):
                 found = await one.run()
-            return one, found, summarise(one, found, purse.fresh)
+            return one, found, summarise(one, found, purse.fresh, setup.asked)
 
 
 def _evaluator(setup: Any, options: dict[str, Any]) -> Any:
@@ -201,10 +203,18 @@ def _evaluator(setup: Any, options: dict[str, Any]) -> Any:
         "limits": setup.limits,
         **{name: options[name] for name in ("seed", "concurrency", "offline", "prices")},
     }
+    cost = setup.settings.cost
+    timed = cost is not None and cost.name == "latency"
     if options["executor"] == "local":
         from archon.benchmarks.searching.evaluator import LocalEvaluator
 
-        return LocalEvaluator(setup.dataset, setup.models, **given)
+        return LocalEvaluator(setup.dataset, setup.models, replays=not timed, **given)
+    if timed:
+        from archon.errors import UserError
+
+        raise UserError(
+            "`objectives` names latency, which is measured in one process: leave out --executor ray"
+        )
     from archon.benchmarks.searching.ray_evaluator import RayEvaluator
     from archon.config.build import fields_of
 

@@ -6,7 +6,7 @@ import json
 
 from rich.console import Console
 
-from archon.benchmarks.searching.reading import NAME, Searched, plain
+from archon.benchmarks.searching.reading import NAME, Searched, Told, plain
 from archon.benchmarks.searching.wording import cell, costs, difference, is_share, row, say, table, unit
 from archon.benchmarks.statistics.paired import Comparison
 from archon.benchmarks.statistics.paired import compare as paired
@@ -75,18 +75,29 @@ def _shared(a: Searched, b: Searched) -> tuple[list[str], int]:
     assert first.benchmark and second.benchmark and first.by_problem and second.by_problem
     if first.objectives[0] != second.objectives[0]:
         raise refuse(f"one searched for {first.objectives[0]}, the other for {second.objectives[0]}")
-    if first.benchmark != second.benchmark:
+    each = bool(first.by_problem.sha256 and second.by_problem.sha256)  # else an older archon wrote one
+    ours, theirs = _asked(first, each), _asked(second, each)
+    shared = [problem for problem, digest in ours.items() if theirs.get(problem) == digest]
+    same = first.benchmark.name == second.benchmark.name
+    if not same or (not shared and first.benchmark != second.benchmark):
         names = f"{first.benchmark.name} and {second.benchmark.name}"
-        same = first.benchmark.name == second.benchmark.name
         what = f"other problems of {first.benchmark.name}" if same else names
         raise refuse(
-            f"they are about {what}. Search both with the same `benchmark`, --limit and --seed; or grade both "
+            f"they are about {what}. Search both with the same `benchmark` and --seed; or grade both "
             "best.yaml with `archon bench` on problems that neither was chosen by, and compare the runs"
         )
-    shared = [problem for problem in first.by_problem.problems if problem in set(second.by_problem.problems)]
     if not shared:
         raise refuse("no problem is in the test split of both. Give both the same `splits`")
     return shared, len(first.by_problem.problems) + len(second.by_problem.problems) - 2 * len(shared)
+
+
+def _asked(told: Told, each: bool) -> dict[str, str]:
+    """The tested problems by id, with the digest of what each asks, or else that of all problems of the benchmark."""
+    found, benchmark = told.by_problem, told.benchmark
+    assert found is not None and benchmark is not None
+    if each and found.sha256:
+        return dict(zip(found.problems, found.sha256, strict=True))
+    return dict.fromkeys(found.problems, benchmark.sha256)
 
 
 def _by_id(one: Searched) -> dict[str, float]:

@@ -244,7 +244,7 @@ class Driver:
         for key, configuration in list(self._open.items()):
             seen = self.race.seen(key)
             finished = not self.race.missing(key)
-            result = Told((self.race.mean(key),), seen, finished=finished and key not in out)
+            result = Told((self.race.mean(key),), seen, finished=finished)
             if key in out or finished:
                 del self._open[key]
                 ended.append((configuration, result))

@@ -21,7 +21,7 @@ from archon.benchmarks.recording import recorded
 from archon.benchmarks.results import Record
 from archon.budget import Budget, Budgets, Dimension, Meter
 from archon.config import Config, plain
-from archon.errors import EndpointDown, UserError
+from archon.errors import EndpointDown, NotRecorded, UserError
 from archon.problem import Problem
 from archon.search.accounts import Entry, Purse
 from archon.search.meter import SharedMeter
@@ -33,6 +33,8 @@ from archon.usage import Usage, total
 
 _NOT_SERVED = ("EndpointDown", "ConnectionDropped", "Overloaded", "RateLimited")
 """Failures that are the server's, after every retry."""
+_OFFLINE = "the session is offline"
+"""What a failure says that is for want of a stored sample."""
 
 
 class LocalEvaluator:
@@ -49,13 +51,17 @@ class LocalEvaluator:
         concurrency: int = 16,
         offline: bool = False,
         prices: Path | None = None,
+        replays: bool = True,
     ) -> None:
-        """`models` serve names that a configuration does not define. `limits` are for everything that is spent anew."""
+        """`models` serve names that a configuration does not define. `limits` are for everything that is spent anew.
+        Without `replays` every configuration is sampled anew, and what is sampled is not kept: for latency, which a
+        stored sample does not have."""
         self.dataset = dataset
         """The problems and their grader; a prepared one may take its place."""
         self._models = dict(models)
         self._store = SQLiteStore(store) if isinstance(store, Path) else store
         self._limits = limits or Budget()
+        self._replays = replays
         self._given: dict[str, Any] = {"seed": seed, "offline": offline, "prices": prices}
         self._gate = asyncio.Semaphore(concurrency)
         self._meter = Meter("run", self._limits)
@@ -89,10 +95,13 @@ class LocalEvaluator:
         key = canonical(
             [plain(Config(models=config.models, pipeline=config.pipeline))["models"]] if config.models else []
         ) + repr(config.budget.problem)
+        if not self._replays:
+            key += repr(config.pipeline)
         found = self._sessions.get(key)
         if found is None:
             budget = Budgets(run=self._limits, problem=config.budget.problem)
-            found = Session(models=models, budget=budget, store=self._store, **self._given)
+            store = self._store if self._replays else None
+            found = Session(models=models, budget=budget, store=store, **self._given)
             found.meter = self._meter  # one for all
             self._sessions[key] = await self._stack.enter_async_context(found)
         return found
@@ -137,7 +146,7 @@ class LocalEvaluator:
     ) -> Sequence[Evaluation | None]:
         """What came of each problem; None where the budget of the whole search ended first. `arrived` is told of each
         as soon as it is there. Raises UserErrors where the pipeline or its models cannot run, EndpointDown where nobody
-        served."""
+        served, NotRecorded where a session that is offline lacks samples."""
         with self._working():
             records = await self.records(config, problems, lambda record: tell(arrived, asdict(record)))
         return [evaluation_of(asdict(record)) for record in records]
@@ -180,7 +189,7 @@ class LocalEvaluator:
 
 def tell(arrived: Callable[[Evaluation], None] | None, record: Mapping[str, Any]) -> None:
     """Tell what came of a problem, where something did."""
-    with suppress(EndpointDown):  # said when the others have ended
+    with suppress(EndpointDown, NotRecorded):  # said when the others have ended
         evaluation = evaluation_of(record)
         if evaluation is not None and arrived is not None:
             arrived(evaluation)
@@ -190,9 +199,14 @@ def evaluation_of(record: Mapping[str, Any]) -> Evaluation | None:
     """From a line of `problems.jsonl`; None where the budget of the whole search ended it.
 
     Raises EndpointDown where it has no answer because nobody served: that says nothing of a configuration, and must not
-    be kept as if it did.
+    be kept as if it did; NotRecorded where samples are not stored and the session is offline, for the same reason.
     """
     failures = record["failures"]
+    if missing := [failure for failure in failures if failure.endswith(_OFFLINE)]:
+        raise NotRecorded(
+            f"problem {record['id']!r} takes what is not stored, and --offline makes no call ({missing[0]}). "
+            "What was found is kept: run it again without --offline"
+        )
     causes = [failure.split(" ", 1)[1].split(":", 1)[0] for failure in failures if " " in failure]
     if record["error"] and causes and all(cause in _NOT_SERVED for cause in causes):
         raise EndpointDown(

@@ -76,6 +76,8 @@ class Against(Data):
     low: float | None
     high: float | None
     p_value: float
+    p_adjusted: float | None = None
+    """Among all baselines; None of an older search."""
     problems: Count
 
 
@@ -173,12 +175,14 @@ class ByProblem(Data):
     """The first objective's value on each problem of the test split."""
 
     problems: list[str]
+    sha256: list[str] | None = None
+    """Of what each problem asks; None of an older search."""
     winner: list[float]
     baselines: dict[str, list[float]]
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
-        for row in (self.winner, *self.baselines.values()):
+        for row in (self.winner, self.sha256, *self.baselines.values()):
             if row and len(row) != len(self.problems):
                 raise ValueError(f"{len(row)} values of {len(self.problems)} problems")
         if len(set(self.problems)) < len(self.problems):

@@ -243,6 +243,7 @@ def _sentence(held: Against, name: str, share: bool) -> str:
     figures = (
         f"{difference(held.difference, held.low, held.high, share)}, paired over {held.problems} test "
         f"problem{'s' * (held.problems != 1)}, p = {held.p_value:.3g}"
+        + ("" if held.p_adjusted in (None, held.p_value) else f" ({held.p_adjusted:.3g} among all baselines)")
     )
     if held.says == "no significant difference":
         return f"The winner shows no significant difference from {name}: {figures}"

@@ -10,22 +10,22 @@ from typing import Any
 
 from archon import registry
 from archon.backends.base import Model, canonical
-from archon.benchmarks.benchmark import Dataset
+from archon.benchmarks.benchmark import Dataset, fingerprint
 from archon.benchmarks.by_label import labels_of
 from archon.benchmarks.searching.evaluator import LocalEvaluator
 from archon.budget import Budget
 from archon.cli.options import parse_model, read_pipeline, with_samples
 from archon.config import Config, build
-from archon.config.build import Builder
+from archon.config.build import Builder, fields_of
 from archon.config.source import Source, read_file, read_text
 from archon.errors import UnknownName, UserError
-from archon.search.axes import described
+from archon.search.axes import Configuration, described
 from archon.search.history import Direction
 from archon.search.proposers.base import Proposer
 from archon.search.proposers.preferring import preferring
 from archon.search.racing import shuffled
 from archon.search.reuse import Needs, Paid, Prices
-from archon.search.search import Parts
+from archon.search.search import Parts, dearest, most_contestants
 from archon.search.settings import Settings, Spending, read_settings
 from archon.search.space import OWN, SearchSpace, shipped
 from archon.suggest import hint
@@ -48,8 +48,15 @@ class Setup:
         self.models = _models(self._example(), self.given)
         self.parts = self._parts()
         self.paid = Paid()
+        if not self.settings.spending.given() and most_contestants(self.space) is None:
+            raise UserError(
+                "`effort` limits nothing, and the space has no end, so the search would have none. "
+                "Write `effort: medium`, or a limit: effort: {trials: 60}"
+            )
         raw = source.data
         own = {key: raw[key] for key in raw if key in OWN} if isinstance(raw, Mapping) else raw
+        self._served: dict[str, Any] = {}
+        """What serves the models of the command line, by name."""
         self._space_digest = hashlib.sha256(canonical(own).encode()).hexdigest()
 
     async def prepare(self, evaluator: LocalEvaluator) -> None:
@@ -57,6 +64,11 @@ class Setup:
         session = await evaluator.session(self._example())
         self.dataset = evaluator.dataset = await self.dataset.prepared(session)
         self.space = self.space.bound_to(problems=self.dataset.problems, session=session)
+        self._served = {name: session.caller(name).backend.identity for name in self.given}
+        if (cost := self.settings.cost) is not None:
+            for one in self._drawn():
+                if self.space.refusal(one) is None:
+                    dearest(self.space, cost, one)  # raises where nothing bounds it: the race needs that
 
     @property
     def limits(self) -> Budget:
@@ -75,12 +87,22 @@ class Setup:
     @property
     def facts(self) -> dict[str, Any]:
         """What the values of this search depend on."""
-        return {
+        found = {
             "space": self._space_digest,
             "benchmark": f"{self.dataset.name} {self.dataset.fingerprint}",
             "splits": self.settings.splits.model_dump(mode="json"),
             "target": self.settings.target,
         }
+        if any(given := {one.name: fields_of(one) for one in self.settings.objectives}.values()):
+            found["objectives"] = canonical([*given])
+        if self._served:
+            found["models"] = hashlib.sha256(canonical(self._served).encode()).hexdigest()
+        return found
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The digest of what each problem asks, by its id."""
+        return {problem.id: fingerprint(problem) for problem in self.dataset.problems}
 
     def proposer(self) -> Proposer:
         """As the settings say. It goes by prices, if it does; where order carries no judgement, what is paid for goes
@@ -101,10 +123,7 @@ class Setup:
         found = [f"{axis.name}: {described(axis)}" + _needs(axis) for axis in axes]
         size = axes.size if all(axis.values is not None for axis in axes) else None
         found.append("continuous" if size is None else f"{size:,} configurations before limits")
-        import numpy as np
-
-        rng = np.random.default_rng(self.seed)
-        drawn = [axes.draw(rng) for _ in range(_DRAWS)]
+        drawn = self._drawn()
         refusals = [None if self.space.limits.need_models else self.space.refusal(one) for one in drawn]
         allowed = [one for one, why in zip(drawn, refusals, strict=True) if why is None]
         found.append(f"of {_DRAWS} drawn at random, {len(allowed)} are valid and within limits")
@@ -119,6 +138,13 @@ class Setup:
         given = [f"{name}: {value}" for name, value in spending.given().items()]
         found.append(f"effort: {', '.join(given)}")
         return found
+
+    def _drawn(self) -> list[Configuration]:
+        """Some configurations of the space."""
+        import numpy as np
+
+        rng = np.random.default_rng(self.seed)
+        return [self.space.axes.draw(rng) for _ in range(_DRAWS)]
 
     def _example(self) -> Config:
         """Some configuration of the space, for its models."""

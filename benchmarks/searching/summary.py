@@ -13,14 +13,16 @@ from archon.benchmarks.statistics.paired import compare
 from archon.search.front import front
 from archon.search.history import Trial, anytime, importance
 from archon.search.objectives import Accuracy, Coverage, Evaluation, Objective
-from archon.search.optimism import optimism, verdict
+from archon.search.optimism import optimism, verdicts
 from archon.search.search import Found, Search
 from archon.usage import NOTHING, Usage, total
 
 
-def summarise(search: Search, found: Found, spent: Usage = NOTHING) -> dict[str, Any]:
+def summarise(
+    search: Search, found: Found, spent: Usage = NOTHING, asked: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Everything that `search.json` says. `spent` is what all processes of the study say that they spent: more than
-    what is kept of it, where one was killed."""
+    what is kept of it, where one was killed. `asked` has the digest of what each problem asks, by its id."""
     settings, study = search.settings, search.study
     history = study.history()
     counts = {
@@ -35,9 +37,7 @@ def summarise(search: Search, found: Found, spent: Usage = NOTHING) -> dict[str,
         "objectives": [one.name for one in settings.objectives],
         "target": settings.target,
         "best": None if found.winner is None else _best(search, found),
-        "baselines": {
-            name: _baseline(search, found, name) for name in search.baselines if name in found.test
-        },
+        "baselines": _baselines(search, found),
         "front": _front(search, found),
         "trials": len(history),
         "states": counts,
@@ -48,10 +48,10 @@ def summarise(search: Search, found: Found, spent: Usage = NOTHING) -> dict[str,
         "importance": importance(history, search.space.axes),
         "anytime": [list(point) for point in anytime(history)],
         "tried": [_tried(trial) for trial in history],
-        "by_problem": _by_problem(search, found),
+        "by_problem": _by_problem(search, found, asked),
         "splits": {part: len(getattr(search.parts, part)) for part in ("search", "validation", "test")},
         "ended": found.ended,
-        "notes": list(search.proposer.notes),
+        "notes": [*search.proposer.notes, *found.notes],
     }
 
 
@@ -73,32 +73,40 @@ def _best(search: Search, found: Found) -> dict[str, Any]:
 
 def _corrected(search: Search) -> float | None:
     """What to expect of whoever leads on the search split."""
-    value = search.settings.value
-    rows = []
-    for trial in sorted(
-        search.study.history(), key=lambda trial: trial.key
-    ):  # of equals the same, whoever ran it
-        have = search.known.get(trial.key, {})
-        rows.append([value.value(have[p]) if p in have else math.nan for p in search.parts.search])
+    settings = search.settings
+    tried = [trial.key for trial in search.study.history() if trial.state != "failed"]
+
+    def table(objective: Objective) -> list[list[float]]:
+        rows = [search.known.get(key, {}) for key in sorted(tried)]  # of equals the same, whoever ran it
+        return [
+            [objective.value(row[p]) if p in row else math.nan for p in search.parts.search] for row in rows
+        ]
+
+    if not tried:
+        return None
+    costs = None if settings.cost is None else table(settings.cost)
     try:
-        return _finite(optimism(rows).corrected) if rows else None
+        return _finite(optimism(table(settings.value), costs=costs, target=settings.target).corrected)
     except ValueError:
         return None
 
 
-def _baseline(search: Search, found: Found, name: str) -> dict[str, Any]:
-    value, own = search.settings.value, found.test[name]
-    told = {"test": figure(value, own), "cost": cost(own)}
+def _baselines(search: Search, found: Found) -> dict[str, Any]:
+    value, names = search.settings.value, [name for name in search.baselines if name in found.test]
+    told: dict[str, Any] = {
+        name: {"test": figure(value, found.test[name]), "cost": cost(found.test[name])} for name in names
+    }
     winner = None if found.winner is None else found.test.get(found.winner.name)
     if winner:
-        held = verdict(_by_id(value, winner), _by_id(value, own), compare)
-        told["winner"] = {**held.as_json(), "sentence": held.sentence("the winner", name)}
+        rows = {name: _by_id(value, found.test[name]) for name in names}
+        for name, held in verdicts(_by_id(value, winner), rows, compare).items():
+            told[name]["winner"] = {**held.as_json(), "sentence": held.sentence("the winner", name)}
     return told
 
 
 def _benchmark(search: Search) -> dict[str, str]:
     """Its name, and the digest of all its problems, which the study was begun with."""
-    name, _, digest = str(search.study.claims.begin({})["facts"]["benchmark"]).rpartition(" ")
+    name, _, digest = str(search.study.facts["benchmark"]).rpartition(" ")
     return {"name": name, "sha256": digest}
 
 
@@ -117,14 +125,16 @@ def _tried(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _by_problem(search: Search, found: Found) -> dict[str, Any]:
+def _by_problem(search: Search, found: Found, asked: Mapping[str, str] | None) -> dict[str, Any]:
     """The first objective on each problem of the test split: what another search can be compared with, paired."""
 
     def row(name: str) -> list[float]:
         return [search.settings.value.value(one) for one in found.test.get(name, ())]
 
+    digests = {} if asked is None else {"sha256": [asked[problem] for problem in search.parts.test]}
     return {
         "problems": list(search.parts.test),
+        **digests,
         "winner": [] if found.winner is None else row(found.winner.name),
         "baselines": {name: row(name) for name in search.baselines if name in found.test},
     }

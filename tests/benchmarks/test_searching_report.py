@@ -426,6 +426,22 @@ def test_problems_that_only_one_was_tested_on_are_left_out_and_counted(
     )
 
 
+def test_two_searches_on_part_of_a_benchmark_share_the_problems_that_ask_the_same(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """Another --limit gives another digest of all problems; a problem of the same id may still be another one."""
+
+    def told(name: str, problems: str, digests: list[str]) -> Path:
+        row = {"problems": [*problems], "sha256": digests, "winner": [1.0] * len(problems), "baselines": {}}
+        return made(tmp_path / name, by_problem=row, benchmark__sha256=name)
+
+    one, two = told("one", "abcd", ["1", "2", "3", "4"]), told("two", "bcd", ["2", "3", "other"])
+    data = json.loads(archon(capsys, "report", one, "--compare", two, "--json").out)
+    assert data["winners"]["problems"] == 2 and data["left_out"] == 3
+    said = archon(capsys, "report", one, "--compare", told("three", "d", ["other"]))
+    assert said.code == 2 and "other problems of lab/arith" in said.err
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from scipy.stats import binom
 
 from archon.benchmarks.statistics.paired import compare
 from archon.errors import UserError
-from archon.search.optimism import PARTS, Splits, optimism, verdict
+from archon.search.optimism import PARTS, Splits, optimism, verdict, verdicts
 
 QUICK = settings(max_examples=50, deadline=None, derandomize=True)
 IDS = st.lists(st.text(max_size=6), unique=True, min_size=60, max_size=120)
@@ -67,6 +71,19 @@ def test_what_lost_its_race_early_does_not_win_by_a_few_lucky_problems() -> None
     assert optimism(values, least=0.0).winner == 5
     values[:, 60:] = np.nan
     assert optimism(values).problems == 60, "problems that nobody had do not count"
+
+
+def test_with_a_target_it_is_what_to_expect_of_the_cheapest_that_is_there() -> None:
+    """Two cheap ones above the target and a dear one far above: who leads is no dear one."""
+    rng = np.random.default_rng(5)
+    values = (rng.random((3, 400)) < [[0.7], [0.72], [0.95]]).astype(float)
+    costs = np.repeat([[1.0], [1.1], [9.0]], 400, axis=1)
+    costs[0, 3] = values[0, 3] = np.nan
+    found = optimism(values, costs=costs, target=0.6, resamples=200)
+    assert found.winner == 0 and found.raw == pytest.approx(np.nanmean(values[0]))
+    assert found.corrected == pytest.approx(0.7, abs=0.05)
+    assert optimism(values, resamples=200).winner == 2
+    assert optimism(values, costs=costs, target=0.99, resamples=200).winner == 2, "none is there"
 
 
 def test_it_is_the_same_for_the_same_seed_and_the_earlier_of_equals_wins() -> None:
@@ -170,6 +187,39 @@ def test_equals_are_called_different_no_more_often_than_stated() -> None:
         a, b = rng.random((2, 20)) < 0.5
         called += verdict(values(a), values(b), compare).says != "no significant difference"
     assert 0 < called <= binom.ppf(0.999, 200, 0.05)
+
+
+def test_equals_of_the_winner_are_called_different_all_together_no_more_often_than_stated() -> None:
+    """Six baselines, none of which is better or worse: each for itself, one in five searches would call one so."""
+
+    def quick(a: Sequence[float], b: Sequence[float]) -> Any:
+        gap = np.subtract(b, a)
+        mean, error = float(gap.mean()), float(gap.std(ddof=1)) / math.sqrt(len(gap))
+        interval = SimpleNamespace(value=mean, low=mean - 1.96 * error, high=mean + 1.96 * error)
+        return SimpleNamespace(difference=interval, p_value=math.erfc(abs(mean) / error / math.sqrt(2)))
+
+    together = alone = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        own, *others = rng.random((7, 100)) < 0.5
+        found = verdicts(values(own), {str(i): values(one) for i, one in enumerate(others)}, quick)
+        together += any(one.says != "no significant difference" for one in found.values())
+        alone += any(one.p_value < 0.05 for one in found.values())
+        assert all(one.p_adjusted >= one.p_value for one in found.values())
+    assert alone > binom.ppf(0.999, 200, 0.05) >= together
+
+
+def test_p_values_are_adjusted_one_after_the_other() -> None:
+    base = {f"p{i:02d}": 0.0 for i in range(40)}
+    ahead = {
+        name: {**base, **{f"p{i:02d}": -1.0 for i in range(n)}} for name, n in (("a", 10), ("b", 6), ("c", 0))
+    }
+    found = verdicts(base, ahead, compare)
+    a, b, c = (found[name] for name in "abc")
+    assert a.p_adjusted == pytest.approx(3 * a.p_value) and b.p_adjusted == pytest.approx(2 * b.p_value)
+    assert (a.says, b.says, c.says) == ("better", "no significant difference", "no significant difference")
+    assert c.p_adjusted == c.p_value == 1.0
+    assert "among all baselines" in b.sentence("the winner", "b")
 
 
 def test_a_single_problem_and_no_difference_at_all_are_no_verdict() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.stats import binom, ttest_rel
 
+from archon.search.duels import Duels
 from archon.search.racing import Race, Rules, shuffled
 
 QUICK = settings(max_examples=50, deadline=None, derandomize=True)
@@ -462,3 +464,48 @@ def test_the_order_is_by_seed_and_id_alone() -> None:
     fewer = [one for one in order if one != "p7"]
     assert list(shuffled([one for one in ids if one != "p7"], 1)) == fewer
     assert any(int(a[1:]) > int(b[1:]) for a, b in pairwise(order))
+
+
+# --- one that cannot go on -------------------------------------------------------------------------
+
+
+def test_one_that_is_withdrawn_is_out_and_drops_nobody_from_then_on() -> None:
+    """It was right on everything so far, and none of that counts against who comes later."""
+    run = Race(Rules(problems=40, contestants=3, first=20))
+    for key in ("broken", "other"):
+        run.enter(key)
+    for place in range(20):
+        run.tell("broken", place, 1.0)
+    run.withdraw("broken", "it cannot run")
+    for place in range(20):
+        run.tell("other", place, 0.0)
+    assert run.survivors() == ["other"] and run.leader() == "other"
+    out = run.eliminated()["broken"]
+    assert (out.against, out.why, out.problems) == (None, "it cannot run", 20)
+    again = Race.loaded(json.loads(json.dumps(run.dumped())))
+    assert again.survivors() == ["other"], "also when it is read back"
+
+
+def test_what_it_had_proved_before_it_was_withdrawn_stays() -> None:
+    run = Race(Rules(problems=40, contestants=3, first=20))
+    for key in ("broken", "other", "third"):
+        run.enter(key)
+    for place in range(20):
+        run.tell("broken", place, 1.0)
+        run.tell("other", place, 0.0)
+    run.withdraw("broken", "it cannot run")
+    assert run.eliminated()["other"].against == "broken" and run.survivors() == ["third"]
+
+
+def test_many_contestants_on_many_problems_take_little_memory() -> None:
+    """Hundreds of pairs over a long batch are looked at piece by piece."""
+    duels = Duels(Rules(problems=3000, contestants=1000))
+    for place in range(25):
+        duels.meet(place, list(range(place)), 0.0, 0.0)
+    table = (np.random.default_rng(0).random((25, 2000)) < 0.5).astype(float)
+    tracemalloc.start()
+    try:
+        duels.see(table, table, np.full(25, 2000), np.zeros(25, dtype=np.bool_))
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()

@@ -89,6 +89,7 @@ def searched(
     baselines: Mapping[str, Any] | None = None,
     seed: int = 0,
     stacks: Mapping[str, Any] = STACKS,
+    parts: Parts = PARTS,
     **settings: Any,
 ) -> tuple[Search, Found, list[Trial]]:
     settings = {"effort": Spending(trials=200), "race": Racing(width=4), **settings}
@@ -115,7 +116,7 @@ def searched(
             study,
             proposer or Random().over(space, seed=seed, objectives=objectives),
             made,
-            PARTS,
+            parts,
             plain,
         )
         found = asyncio.run(one.run())

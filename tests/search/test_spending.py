@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archon.budget import Budget, Hold
-from archon.errors import BudgetExhausted, StoreError
+from archon.errors import BudgetExhausted, StoreError, UserError
 from archon.search import meter as meters
 from archon.search.accounts import Allowance, Entry, Given, Others, SharedAccount
 from archon.search.claims import Claims
@@ -263,3 +263,28 @@ def test_processes_that_are_killed_spend_no_more_than_the_limit_together(where: 
     assert killed >= kills and spent <= limit
     lost = killed * WORST * AT_ONCE * 3
     assert spent >= limit - lost - WORST, "and a death costs little"
+
+
+def test_processes_that_hold_for_calls_and_for_tasks_are_not_mixed(where: str) -> None:
+    """The one claims samples and then waits for what tasks hold; the other waits in its task for these samples."""
+    limit, none = Budget(tokens=100, counts="fresh"), Budget()
+    with Claims(where, "s") as ours, Claims(where, "s") as theirs, Claims(where, "another") as foreign:
+        StudyPurse(ours, limit)
+        StudyPurse(foreign, limit, "task")
+        StudyPurse(theirs, none, "task")
+        with pytest.raises(UserError, match="another executor"):
+            StudyPurse(theirs, limit, "task")
+        StudyPurse(theirs, limit)
+    with Claims(where, "s") as later:
+        StudyPurse(later, limit, "task")
+
+
+def test_one_that_went_away_or_was_refused_is_in_nobody_s_way(where: str) -> None:
+    limit = Budget(tokens=100, counts="fresh")
+    with Claims(where, "s") as ours:
+        with Claims(where, "s") as theirs:
+            StudyPurse(theirs, limit, "task")
+            with pytest.raises(UserError, match="another executor"):
+                StudyPurse(ours, limit)
+            StudyPurse(theirs, limit, "task")
+        StudyPurse(ours, limit)
