@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +34,22 @@ __all__ = [
 
 BUSY_SECONDS = 120.0
 """How long a writer waits for the others."""
+_DRIVER = "postgresql+psycopg"
+"""Of a URL that names none; older versions of SQLAlchemy would take another, which we do not install."""
+_KEPT = "A study is kept in a file of SQLite, or in a PostgreSQL database: postgresql://user:password@host/database"
+_NEARLY = re.compile(r"postgres(ql)?(\+\w+)?:", re.IGNORECASE)
+"""How a URL begins, be it misspelt: no file is called so."""
+_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+"""Options of PostgreSQL's that may be in the URL, and are not to be shown."""
 
 
 def url_of(where: str | Path) -> sql.URL:
-    """A file as SQLite's URL, a URL as it is; the file's folder is made. Raises UserError, StoreUnusable."""
+    """A file as SQLite's URL, a URL as it is; the file's folder is made. Raises UserError, StoreUnusable.
+
+    What is said of a URL that cannot be read does not show it, as its password may be anywhere in it.
+    """
     text = str(where)
-    if "://" not in text:
+    if "://" not in text and not _NEARLY.match(text):
         path = Path(where)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,21 +58,23 @@ def url_of(where: str | Path) -> sql.URL:
                 f"cannot make the folder {str(path.parent)!r} for the study: {error.strerror}. Name another place"
             ) from error
         return sql.URL.create("sqlite", database=str(path.absolute()))
+    if text.count("@") > 1 and not text.startswith("sqlite"):
+        raise UserError(
+            f"the study's URL has more than one @: within a name or a password write %40. {_KEPT}"
+        )
     try:
         url = sql.make_url(text)
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError):
         raise UserError(
-            f"this is no URL of a database: {text!r}. A study is kept in a file, or in a PostgreSQL database: "
-            "postgresql://user:password@host/database"
-        ) from error
+            f"the study's URL cannot be read: its port is no number, or it is no URL of a database. {_KEPT}"
+        ) from None
     kind = url.get_backend_name()
     if kind == "sqlite" and url.database and url.database != ":memory:" and "mode=memory" not in text:
         return url
-    if kind != "postgresql":
-        raise UserError(
-            f"a study cannot be kept in {place(url)!r}: it is kept in a file of SQLite, or in a PostgreSQL database "
-            "(postgresql://user:password@host/database)"
-        )
+    if kind not in ("postgresql", "postgres"):
+        raise UserError(f"a study cannot be kept in {place(url)!r}. {_KEPT}")
+    if "+" not in url.drivername:
+        return url.set(drivername=_DRIVER)
     return url
 
 
@@ -69,14 +82,15 @@ def place(url: sql.URL) -> str:
     """Where a study is, for people: without a password."""
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
-    return url.render_as_string(hide_password=True)
+    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
 
 
 def settings(url: sql.URL) -> dict[str, Any]:
-    """How SQLAlchemy is to connect: writers wait for one another, lost connections are noticed."""
+    """How SQLAlchemy is to connect: writers wait for one another, lost connections are noticed, and who has waited
+    sees what the others have written meanwhile, whatever is usual on that server."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_SECONDS}}
-    return {"pool_pre_ping": True}
+    return {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
 
 
 def insert_of(url: sql.URL) -> Any:
@@ -106,16 +120,19 @@ def _prepare(connection: Any, _: object) -> None:
 
 def engine_of(url: sql.URL) -> sql.Engine:
     """Connections to it. Raises UserError or MissingExtra where there is no driver."""
+    write = f"write {_DRIVER}://..."
     try:
+        if url.get_dialect().is_async:
+            raise UserError(
+                f"a study cannot be kept through the driver of {place(url)!r}, which is async; {write}"
+            )
         engine = sql.create_engine(url, **settings(url))
     except NoSuchModuleError as error:
-        raise UserError(
-            f"there is no such kind of database: {place(url)!r}; write postgresql://..."
-        ) from error
+        raise UserError(f"there is no such kind of database: {place(url)!r}; {write}") from error
     except ImportError as error:
         raise MissingExtra(
-            f"a study in {place(url)!r} needs a driver that is not installed ({error.name}); install it: "
-            "pip install 'psycopg[binary]'"
+            f"a study in {place(url)!r} needs a driver that is not installed ({error.name}); "
+            f"pip install 'archon[postgres]', and {write}"
         ) from error
     prepare(engine)
     return engine

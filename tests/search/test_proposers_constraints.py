@@ -2,7 +2,7 @@
 
 The space has axes within axes, orders, logarithms and a real number, and refuses half of what is drawn evenly, and half
 of what is good. Everything proposed is told of, and some of it failed, so that those that learn do learn. GP takes
-seconds to ask, so it makes 30 proposals, 22 of them by its model.
+seconds to ask, so it makes 20 proposals, 12 of them by its model.
 """
 
 from __future__ import annotations
@@ -103,5 +103,5 @@ def test_a_hundred_proposals_of_the_frugal_one() -> None:
 
 
 @pytest.mark.skipif(NO_TORCH, reason="GP needs torch, which is not installed")
-def test_thirty_proposals_of_the_gaussian_process() -> None:
-    check(GP(startup=8), 30)
+def test_twenty_proposals_of_the_gaussian_process() -> None:
+    check(GP(startup=8), 20)

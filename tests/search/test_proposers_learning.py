@@ -57,7 +57,8 @@ def test_it_finds_better_than_random_search_does(one: Proposes, count: int) -> N
 
 @pytest.mark.skipif(NO_TORCH, reason="GP needs torch, which is not installed")
 def test_the_gaussian_process_finds_better_than_random_search_does() -> None:
-    assert median(best(GP(), 30, seed) for seed in range(3)) > by_chance(30)
+    """Measured: -0.55, -1.17 and -0.51, and by chance -1.30. It takes more than a second to ask."""
+    assert median(best(GP(startup=6), 20, seed) for seed in range(3)) > by_chance(20)
 
 
 def test_random_search_would_not_pass() -> None:
