@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,10 @@ from archon.store.base import Attempt, Recorded
 from archon.testing import StoreCases
 from archon.usage import Usage
 
-CONTENT = ({"model": "m"}, {"prompt": "p", "messages": None, "sampling": {}})
+CONTENT: tuple[dict[str, Any], dict[str, Any]] = (
+    {"model": "m"},
+    {"prompt": "p", "messages": None, "sampling": {}},
+)
 
 
 class TestFarStore(StoreCases):
