@@ -11,6 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ class Keeper:
             await asyncio.sleep(self._silent / 4)
             late = time.monotonic() - self._silent
             for who in [w for w, worker in self._workers.items() if not worker.busy and worker.heard < late]:
-                await self._leave(who)
+                with suppress(
+                    StoreError
+                ):  # whoever writes next is told; the others' claims are still to be freed
+                    await self._leave(who)
 
     async def _leave(self, who: str) -> None:
         worker = self._workers.pop(who, None)

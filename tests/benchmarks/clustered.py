@@ -48,6 +48,16 @@ def stack(n: int, most: int = 500) -> Config:
     )
 
 
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Ray's own: files and processes that it leaves to the end of the interpreter, and its notices of change.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+"""Of every test of a cluster."""
 SMALL: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 

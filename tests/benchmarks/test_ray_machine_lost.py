@@ -20,6 +20,7 @@ import pytest
 
 from archon.benchmarks.cluster import keeper
 from tests.benchmarks.clustered import (
+    MARKS,
     SMALL,
     Log,
     connect,
@@ -32,15 +33,7 @@ from tests.benchmarks.clustered import (
 )
 
 ray = pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    # Ray's own: files and processes that it leaves to the end of the interpreter, and its notices of change.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture

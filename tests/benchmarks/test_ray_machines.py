@@ -22,6 +22,7 @@ from archon.usage import total
 from tests.benchmarks.clustered import (
     BENCHMARK,
     FILE,
+    MARKS,
     MODELS,
     Log,
     at_work,
@@ -36,15 +37,7 @@ from tests.benchmarks.clustered import (
 )
 
 ray = pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    # Ray's own: files and processes that it leaves to the end of the interpreter, and its notices of change.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
