@@ -17,9 +17,9 @@ class EngineFigures:
     """Counts since the server started, or between two moments (`-`), of one engine or several (`+`)."""
 
     running: int = 0
-    """Sequences being generated at this moment."""
+    """Sequences being generated, as of the engine's last step: for a moment it still counts those that just ended."""
     waiting: int = 0
-    """Requests that wait for a place in the batch at this moment."""
+    """Requests that wait for a place in the batch, as of the same step."""
     finished: int = 0
     """Sequences that ended by themselves."""
     preempted: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -14,13 +14,13 @@ from archon.backends.nano.backend import Nano
 from archon.backends.vllm.config import VLLM
 from archon.backends.vllm.replicas import VLLMBackend
 from archon.benchmarks.lab.arith import Arith
-from archon.engine import EngineFigures
 from archon.problem import Problem
 from archon.session import Session
 from archon.strategies.beam_search import BeamSearch
 from archon.strategies.particle_filter import ParticleFilter
 from archon.strategies.particle_gibbs import ParticleGibbs
 from archon.strategies.stepping.stage import Stepping, Tokens
+from tests.archon.engines import idle, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -61,13 +61,12 @@ async def worked(stage: Stepping, vllm: VLLM, problem: Problem) -> Work:
         backend = session.caller("default").backend
         assert isinstance(backend, VLLMBackend)
         outcome = await session.solve(stage, problem)
-        figures = await backend.figures()
+        figures = await idle(backend)
         pools = [pool for pool in await session.store.summaries() if pool.samples]
     assert outcome.candidates and not outcome.failures
-    assert figures is not None and figures.running == 0
     samples = sum(pool.samples for pool in pools)
     written = sum(pool.usage.completion_tokens for pool in pools)
-    assert figures.completion_tokens == written and figures.first_tokens == samples
+    assert figures.completion_tokens == written and figures.first_tokens == figures.finished == samples
     sizes = [pool.usage.prompt_tokens // pool.usage.requests for pool in pools]
     asked = min(sizes)
     tree = asked + written - samples + len(pools) - 1
@@ -137,12 +136,5 @@ async def test_cancelling_a_search_stops_the_engine(vllm: VLLM) -> None:
         search.cancel()
         await asyncio.wait([search])
         assert search.cancelled()
-        figures = await until(backend, lambda figures: figures.running == 0)
+        figures = await idle(backend)
         assert figures.cut_off == 16 and figures.completion_tokens < 16 * 400
-
-
-async def until(backend: VLLMBackend, holds: Callable[[EngineFigures], Any]) -> EngineFigures:
-    """The engine's figures once this holds of them."""
-    while not backend.running or (figures := await backend.figures()) is None or not holds(figures):
-        await asyncio.sleep(0.02)
-    return figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -16,13 +16,13 @@ from archon.backends.nano.backend import Nano
 from archon.backends.vllm import metrics
 from archon.backends.vllm.capabilities import Known, fields, known, needs_fields, number
 from archon.backends.vllm.config import VLLM
-from archon.backends.vllm.replicas import VLLMBackend
 from archon.engine import EngineFigures
 from archon.errors import CapabilityError
 from archon.pipeline import Pipeline
 from archon.problem import Message, Problem
 from archon.session import Session
 from archon.strategies.sample import Sample
+from tests.archon.engines import idle, until
 
 # --- capabilities -----------------------------------------------------------------------------------
 
@@ -221,18 +221,8 @@ async def test_closing_the_stream_stops_the_engine(vllm: VLLM) -> None:
         with suppress(asyncio.CancelledError):
             await first
         await stream.aclose()
-        figures = await until(backend, lambda figures: figures.running == 0)
+        figures = await idle(backend)
         assert figures.completion_tokens < 32 * 900 and figures.cut_off == 32
-
-
-async def until(backend: VLLMBackend, holds: Callable[[EngineFigures], bool]) -> EngineFigures:
-    """The engine's figures once this holds of them."""
-    async with asyncio.timeout(300):
-        while True:
-            figures = await backend.figures()
-            if figures is not None and holds(figures):
-                return figures
-            await asyncio.sleep(0.05)
 
 
 @REAL

@@ -1,0 +1,24 @@
+"""What a real engine says of itself, once it says so: replies come before its figures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from archon.backends.vllm.replicas import VLLMBackend
+from archon.engine import EngineFigures
+
+
+async def until(backend: VLLMBackend, holds: Callable[[EngineFigures], bool]) -> EngineFigures:
+    """The engine's figures once this holds of them; `TimeoutError` where it never does."""
+    async with asyncio.timeout(300):
+        while True:
+            figures = await backend.figures() if backend.running else None
+            if figures is not None and holds(figures):
+                return figures
+            await asyncio.sleep(0.02)
+
+
+async def idle(backend: VLLMBackend) -> EngineFigures:
+    """The engine's figures once nothing runs."""
+    return await until(backend, lambda figures: figures.running == 0)
