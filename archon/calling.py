@@ -61,7 +61,8 @@ _BYTES_PER_TOKEN = 4
 """For estimates only (English text with a modern tokenizer); bounds use one byte per token."""
 _UNLIMITED = 1_000_000
 """Reserved for a reply without any limit: more than any model gives."""
-_FAILURES_UNTIL_DOWN = 20
+FAILURES_UNTIL_DOWN = 20
+"""So many in a row, and the model is at fault and not what it is asked."""
 _LONGEST_PAUSE = 60.0
 
 
@@ -166,6 +167,8 @@ class Caller:
         self.flops, self.shape = config.flops(), config.shape()
         self._starts = backend if isinstance(backend, Starts) else None
         self._tokens_per_second = 0.0
+        self.odd_in_a_row = 0
+        """Scores that were no numbers, since the last that was one."""
         self._max_n = backend.capabilities.max_n
         self._jitter = random.Random(f"{name}|{os.getpid()}")  # processes that share a server spread out
 
@@ -441,7 +444,7 @@ class Caller:
         """The error once retrying is over: the whole endpoint may be gone."""
         gate = self.gate
         unreachable = isinstance(error, ConnectionDropped | CallTimedOut | Overloaded)
-        if unreachable and (not gate.ever_answered or gate.failures_in_a_row >= _FAILURES_UNTIL_DOWN):
+        if unreachable and (not gate.ever_answered or gate.failures_in_a_row >= FAILURES_UNTIL_DOWN):
             return EndpointDown(
                 f"{self.backend.endpoint} does not answer ({type(error).__name__}: {error}), "
                 f"{gate.failures_in_a_row} attempts in a row. Check that the server runs and that the model's "
@@ -585,8 +588,6 @@ class _Scoring(_Work):
         wanted = [len(steps) if stepwise else 1 for steps in request.replies]
         if [len(scored.steps) for scored in found] != wanted or counted not in (None, wanted):
             raise BadReply("the backend gave another number of scores than asked for", model=caller.name)
-        if not all(all(map(math.isfinite, scored.steps)) for scored in found):
-            raise BadReply("the backend gave a score that is no finite number", model=caller.name)
         seconds = self._clock() - self.started
         self.scored = [(scored, caller.heard(scored, seconds)) for scored in found]
         for _, usage in self.scored:

@@ -167,6 +167,10 @@ class BadReply(FatalError):
     """The server does not speak this protocol."""
 
 
+class BadScore(PermanentError):
+    """The score of a reply is no finite number; those of other replies may be."""
+
+
 class EndpointDown(FatalError):
     """The endpoint never answered, or failed many times in a row."""
 

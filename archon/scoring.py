@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,9 +25,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_core import to_json
 
 from archon.backends.base import LikelihoodRequest, Scored, ScoreRequest, Scores, canonical
-from archon.calling import Billed, Caller
+from archon.calling import FAILURES_UNTIL_DOWN, Billed, Caller
 from archon.candidate import Failure
-from archon.errors import ArchonError, BackendError, BudgetExhausted, FatalError, NotRecorded, RequestRejected
+from archon.errors import (
+    ArchonError,
+    BackendError,
+    BadReply,
+    BadScore,
+    BudgetExhausted,
+    FatalError,
+    NotRecorded,
+    RequestRejected,
+)
 from archon.tasks import settle, together
 from archon.usage import NOTHING, Usage, total
 
@@ -233,7 +243,11 @@ class Scoring:
             self._fail(units, error)
             return
         items = {}
-        for key, (scored, usage) in zip(units, found, strict=True):
+        for (key, unit), (scored, usage) in zip(units.items(), found, strict=True):
+            if not all(map(math.isfinite, scored.steps)):
+                self._fail({key: unit}, self._no_number(scored))
+                continue
+            self._caller.odd_in_a_row = 0
             self._known[key] = scored
             value: dict[str, Any] = {"steps": scored.steps}
             if scored.counts:
@@ -243,6 +257,22 @@ class Scoring:
             past = NOTHING
         self._enter([usage for _, usage in found], fresh=True)
         await self.run.session.store.remember(_KIND, items)
+        if self._caller.odd_in_a_row >= FAILURES_UNTIL_DOWN:
+            raise BadReply(
+                f"none of its last {self._caller.odd_in_a_row} scores is a finite number",
+                model=self._caller.name,
+            )
+
+    def _no_number(self, scored: Scored) -> BadScore:
+        """A reply was scored, and paid for, and what came is not a number; it is not remembered."""
+        self._caller.odd_in_a_row += not isinstance(self._asked, LikelihoodRequest)
+        odd = next(step for step in scored.steps if not math.isfinite(step))
+        what = "log-probability" if isinstance(self._asked, LikelihoodRequest) else "score"
+        return BadScore(
+            f"its {what} is {odd}, which is no finite number. Where half precision overflows, serve the model with "
+            "`dtype: bfloat16` or `float32`",
+            model=self._caller.name,
+        )
 
     def _fail(self, units: dict[str, _Unit], error: ArchonError) -> None:
         """These have no scores; the outcome says so."""

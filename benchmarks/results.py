@@ -125,6 +125,7 @@ def summarise(info: RunInfo, records: Sequence[Record]) -> dict[str, Any]:
     without = sum(not r.truth for r in records)
     if without and coverage:
         notes.append(f"{without} problems gave no sample; they are in `outcomes`, and not in coverage")
+    notes += _ended(records)
     return {
         "schema": SCHEMA,
         "benchmark": info.benchmark,
@@ -148,6 +149,15 @@ def summarise(info: RunInfo, records: Sequence[Record]) -> dict[str, Any]:
         "by_model": _summed(records, "by_model"),
         "notes": notes,
     }
+
+
+def _ended(records: Sequence[Record]) -> list[str]:
+    """What those that are counted as cancelled ran out of, by limit."""
+    limits = Counter(r.exhausted for r in records if r.outcome == "cancelled" and r.exhausted)
+    return [
+        f"{count} of {len(records)} problems had nothing to choose when `{limit}` ran out (counted as cancelled)"
+        for limit, count in sorted(limits.items())
+    ]
 
 
 def ladder(most: int) -> list[int]:

@@ -323,6 +323,9 @@ class VLLMRewards(RewardBackend):
 
 
 def _number(value: Any) -> float:
+    """A score; what is no number to the model itself arrives as null, for JSON has no other word for it."""
+    if value is None:
+        return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r:.80} is no number")
     return float(value)

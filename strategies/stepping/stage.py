@@ -33,6 +33,8 @@ _FINISH: dict[Ending | None, Finish] = {
 }
 _BARREN = 8
 """Rounds in a row of which every call fails, until a search gives up."""
+_BLIND = 3
+"""Rounds in a row of which nothing is judged, until it does: who is not guided need not pay for a search."""
 
 
 class Tokens(Value):
@@ -120,16 +122,20 @@ class Stepping(Stage):
         """Ask, extend, tell, until the search is over, a budget or the time is, or nothing comes any more."""
         engine = Engine(self.manner, run)
         state = self.start(Given(run.rng.getrandbits(63), engine.calibrated))
-        barren = 0
+        barren = blind = 0
         while wishes := self.ask(state):
             grown = await engine.grow(wishes)
             came = sum(map(len, grown))
-            run.trace("round", wanted=sum(wish.n for wish in wishes), came=came)
+            judged = _judged(grown)
+            run.trace("round", wanted=sum(wish.n for wish in wishes), came=came, judged=judged)
             told = self.tell(state, grown)
             barren = 0 if came else barren + 1
             if not came and (run.scope.exhausted is not None or barren == _BARREN or not self.ask(told)):
                 break  # what leaves are the answers as far as they came
             state = told
+            blind = blind + 1 if came and not judged else 0
+            if blind == _BLIND:
+                break
         for candidate in self._candidates(self.found(state), engine, run):
             yield candidate
 
@@ -201,3 +207,9 @@ class Stepping(Stage):
         wanted = continuations + weighed
         judged = 0 if self.reward is None else wanted + weighed
         return Plan(Count(1, wanted + judged), Count(0, answers))
+
+
+def _judged(grown: Sequence[Sequence[Partial]]) -> int:
+    """How many of those that came are judged; who says nothing counts as judged, as there is nothing to judge."""
+    came = [partial for some in grown for partial in some]
+    return sum(partial.value is not None or not partial.steps for partial in came)

@@ -14,7 +14,7 @@ from archon.backends.openai import OpenAI
 from archon.backends.scripted import Call, Reply, Scripted, ScriptedBackend
 from archon.budget import Budget, Budgets
 from archon.candidate import Candidate, Outcome, TokenLogprob
-from archon.errors import BadReply, CallTimedOut, CapabilityError, ContextOverflow, RequestRejected
+from archon.errors import BadScore, CallTimedOut, CapabilityError, ContextOverflow, RequestRejected
 from archon.pipeline import Pipeline
 from archon.prices import Price
 from archon.problem import Message, Problem
@@ -219,8 +219,11 @@ async def test_a_call_that_fails_is_tried_again_and_one_that_goes_on_failing_is_
 
 
 async def test_minus_infinity_is_no_answer() -> None:
-    with pytest.raises(BadReply, match="no finite number"):
-        await ask(("a",), model=scripted(likelihood=lambda *_: -math.inf, retries=0))
+    model = scripted(likelihood=lambda *_: -math.inf, retries=0)
+    told, outcome, _ = await ask(("a",), model=model)
+    (failure,) = outcome.failures
+    assert told == [None] and isinstance(failure.error, BadScore)
+    assert "log-probability is -inf" in str(failure.error)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from archon.budget import Budget, Budgets
 from archon.candidate import Candidate, Outcome
 from archon.errors import (
     BadReply,
+    BadScore,
     CallTimedOut,
     CapabilityError,
     ConnectionDropped,
@@ -32,6 +33,7 @@ from archon.session import Session
 from archon.stage import Candidates, Count, Plan, Stage, Stream
 from archon.store import MemoryStore
 from archon.trace import MemoryTrace
+from tests.archon.instant import InstantStore, patiently
 
 PROBLEM = Problem.ask("one two three", id="p")
 Replies = tuple[tuple[str, ...], ...]
@@ -242,7 +244,7 @@ class Told(ScriptedBackend):
     """Says what a test wants, whatever it is asked."""
 
     def __init__(self, *found: Scored) -> None:
-        super().__init__(scripted(retries=0))
+        super().__init__(scripted(retries=0, max_n=2))
         self.found = list(found)
 
     async def score(self, request: ScoreRequest, progress: Progress) -> list[Scored]:
@@ -260,9 +262,32 @@ async def test_another_number_of_scores_than_asked_for_is_no_reply(found: tuple[
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
-async def test_a_score_is_a_finite_number(score: float) -> None:
-    with pytest.raises(BadReply, match="no finite number"):
-        await ask(("a\n", "b"), model=Told(Scored((0.5, score))))
+async def test_a_score_is_a_finite_number_and_one_that_is_none_fails_by_itself(score: float) -> None:
+    found = Told(Scored((0.5, score)), Scored((0.5, 0.25)))
+    told, outcome = await ask(("a\n", "b"), ("a\n", "c"), model=found, store="s.sqlite")
+    assert told == [None, (0.5, 0.25)]
+    (failure,) = outcome.failures
+    assert (failure.index, type(failure.error)) == (0, BadScore) and f"is {score}" in str(failure.error)
+    assert outcome.usage.requests == 2, "both were scored, and are paid for"
+
+    again, replayed = await ask(("a\n", "c"), model=Told(), store="s.sqlite", offline=True)
+    assert again == [(0.5, 0.25)] and not replayed.failures, "what is a number is remembered"
+    lost, _ = await ask(("a\n", "b"), model=Told(), store="s.sqlite", offline=True)
+    assert lost == [None], "and what is none is not"
+
+
+@pytest.mark.parametrize("well", [0, 19])
+async def test_a_model_whose_every_score_is_no_number_ends_the_run(well: int) -> None:
+    """The first score may be one: what counts is that twenty in a row are none, and that what they cost is entered."""
+
+    def score(text: str) -> float:
+        return 0.5 if len(text) == well else float("nan")
+
+    replies = tuple(("x" * n,) for n in range(1, 20 + (well > 0)))
+    told, outcome = await ask(*replies, model=scripted(score=score, concurrency=1, max_concurrency=1))
+    assert [one for one in told if one] == [(0.5,)] * (well > 0) and len(outcome.failures) == 19
+    with pytest.raises(BadReply, match="none of its last 20 scores is a finite number"):
+        await ask(*replies, ("y" * 99,), model=scripted(score=lambda text: float("nan")))
 
 
 async def test_a_call_that_takes_too_long_is_given_up_and_billed() -> None:
@@ -297,8 +322,9 @@ async def test_a_budget_in_dollars_needs_a_price() -> None:
         await ask(("a",), limits={"usd": 1})
 
 
-async def test_the_deadline_ends_what_is_in_flight_and_bills_it() -> None:
-    told, outcome = await ask(("a",), model=scripted(latency=60), limits={"seconds": 0.2})
+def test_the_deadline_ends_what_is_in_flight_and_bills_it() -> None:
+    asking = ask(("a",), model=scripted(latency=60), limits={"seconds": 0.2}, store=InstantStore())
+    told, outcome = patiently(asking)
     assert told == [None]
     assert outcome.stopped == "deadline"
     assert outcome.usage.requests == 1

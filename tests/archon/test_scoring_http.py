@@ -253,9 +253,6 @@ MALFORMED = [
     b'{"scores": [[0.5, 0.5], [0.5, 0.5]]}',
     b'{"scores": [["0.5", "0.5"]]}',
     b'{"scores": [[true, false]]}',
-    b'{"scores": [[NaN, 0.5]]}',
-    b'{"scores": [[0.5, Infinity]]}',
-    b'{"scores": [[1e999, 0.5]]}',
     b'{"scores": [[' + b"9" * 400 + b", 0.5]]}",
     b'{"scores": [[0.5, 0.5]], "usage": {"prompt_tokens": -1}}',
     b'{"scores": [[0.5, 0.5]], "usage": {"prompt_tokens": "many"}}',
@@ -296,6 +293,15 @@ async def fails(answer: Answer, kind: type[BackendError], **settings: Any) -> De
 async def test_what_is_no_list_of_scores_is_an_error_and_never_a_score(raw: bytes) -> None:
     desk = await fails(Answer(raw=raw), BadReply)
     assert [(b.kind, b.usage.requests) for b in desk.billed] == [("failed", 1)]
+
+
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "-Infinity", "1e999", "null"])
+async def test_a_score_that_is_no_number_is_told_as_such(odd: str) -> None:
+    """Null is what JSON makes of a NaN."""
+    raw = b'{"scores": [[0.5, %s]]}' % odd.encode()
+    found, _ = await scored(lambda asked: Answer(raw=raw), STEPS, api="json")
+    ((first, second),) = found
+    assert first == 0.5 and not math.isfinite(second)
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,8 @@ async def test_a_run_out_of_budget_says_which_problems_it_cost(tmp_path: Path) -
     assert data["usage"]["requests"] == 10
     assert [len(line["truth"]) for line in lines] == [4, 4, 2, 0]
     assert data["outcomes"] == counts(solved=3, cancelled=1)
+    note = "1 of 4 problems had nothing to choose when `run.requests` ran out (counted as cancelled)"
+    assert note in data["notes"]
     assert [line["stopped"] for line in lines] == ["complete", "complete", "budget", "budget"]
     assert lines[2]["exhausted"] == lines[3]["exhausted"] == "run.requests"
     assert data["coverage"]["4"]["problems"] == 2
