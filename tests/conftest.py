@@ -6,11 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tests run side by side already. Numpy, which reads this, is not imported yet.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ARCHON_DATA") or _ROOT.parent / "shared" / "data")
+
+
+# How long an example takes is the machine's matter: one that other work holds up is no failure.
+settings.register_profile("archon", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("archon")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -115,10 +115,10 @@ async def test_a_dead_endpoint_is_named_with_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    model = OpenAI(model="m", base_url=f"http://127.0.0.1:{port}/v1", retries=1)
-    async with Session(models=model) as session:
-        with pytest.raises(EndpointDown, match=rf"127\.0\.0\.1:{port}/v1 does not answer.*base_url"):
-            await session.solve(Sample(n=3), PROBLEM)
+        model = OpenAI(model="m", base_url=f"http://127.0.0.1:{port}/v1", retries=1)
+        async with Session(models=model) as session:
+            with pytest.raises(EndpointDown, match=rf"127\.0\.0\.1:{port}/v1 does not answer.*base_url"):
+                await session.solve(Sample(n=3), PROBLEM)
 
 
 @pytest.mark.parametrize(

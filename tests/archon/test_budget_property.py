@@ -221,8 +221,8 @@ async def _holds(
     cancel_after=st.none() | st.floats(0, 0.01),
 )
 def test_spent_never_exceeds_a_hard_budget_and_the_books_balance(**drawn: Any) -> None:
-    async def within_a_minute() -> None:
-        async with asyncio.timeout(60):  # a deadlock must fail, not hang
+    async def in_the_end() -> None:
+        async with asyncio.timeout(300):  # a deadlock must fail, not hang
             await _holds(**drawn)
 
-    asyncio.run(within_a_minute())
+    asyncio.run(in_the_end())

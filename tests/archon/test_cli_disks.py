@@ -67,7 +67,7 @@ def on_a_disk(script: str) -> str:
         ["unshare", "-rm", "sh", "-euc", script],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=900,
         stdin=subprocess.DEVNULL,
     )
     assert ended.returncode == 0, ended.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -158,23 +158,25 @@ def test_a_server_that_fails_for_ever_is_given_up(
     once(said, 1, ("does not answer", "attempts in a row", "run the same command again", server.url))
 
 
-def closed_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens, and nobody else can meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 @pytest.mark.parametrize("command", [run, bench])
 def test_a_dead_endpoint_is_one_clear_error(
-    command: Callable[..., Said], capsys: pytest.CaptureFixture[str]
+    command: Callable[..., Said], closed_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     questions()
-    url = f"http://127.0.0.1:{closed_port()}/v1"
+    url = f"http://127.0.0.1:{closed_port}/v1"
     once(command(capsys, url), 1, (url, "does not answer", "`base_url`", "run the same command again"))
 
 
-def test_a_dead_endpoint_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    said = run(capsys, f"http://127.0.0.1:{closed_port()}/v1")
+def test_a_dead_endpoint_costs_nothing(closed_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    said = run(capsys, f"http://127.0.0.1:{closed_port}/v1")
     assert "timed out" not in said.err.lower() and "in time" not in said.err
     pools = [json.loads(line) for line in archon(capsys, "store", "list", "--json").out.splitlines()]
     assert [pool["usage"]["completion_tokens"] for pool in pools] == [0]

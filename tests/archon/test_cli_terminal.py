@@ -58,7 +58,7 @@ def archon(capsys: pytest.CaptureFixture[str], *words: str | Path, stdin: str | 
 def process(*words: str | Path, stdin: bytes = b"", **environment: str) -> Said:
     """Run a command as a process of its own."""
     ended = subprocess.run(
-        command(*words), input=stdin, capture_output=True, timeout=120, env={**os.environ, **environment}
+        command(*words), input=stdin, capture_output=True, timeout=600, env={**os.environ, **environment}
     )
     return Said(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
@@ -76,11 +76,11 @@ def served(script: Script | None = None) -> Iterator[StubServer]:
     thread.start()
     server = StubServer(script)
     try:
-        asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(300)
         try:
             yield server
         finally:
-            asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result(20)
+            asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result(300)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

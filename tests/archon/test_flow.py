@@ -111,7 +111,7 @@ class Slow(Verifier):
 async def solve(
     pipeline: Stage | Pipeline, reply: Callable[[Call], Any] = lambda call: "x"
 ) -> tuple[Outcome, Any]:
-    async with Session(models=Scripted(reply=reply, identity="flow")) as session, asyncio.timeout(30):
+    async with Session(models=Scripted(reply=reply, identity="flow")) as session, asyncio.timeout(300):
         outcome = await session.solve(pipeline, Problem.ask("a question", id="p"))
         return outcome, session.caller("default").backend
 
@@ -155,6 +155,8 @@ async def test_a_source_does_not_run_far_ahead_of_a_slow_reader() -> None:
         ranks: ClassVar[bool] = True
 
         async def run(self, problem: Problem, candidates: Stream, run: Run) -> Candidates:
+            while not any(line.startswith("made") for line in LOG):
+                await asyncio.sleep(0)
             await asyncio.sleep(0.05)
             LOG.append(f"ahead {sum(line.startswith('made') for line in LOG)}")
             async for candidate in candidates:

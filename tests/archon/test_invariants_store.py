@@ -33,7 +33,7 @@ async def test_a_strangers_database_whose_version_is_no_number_is_refused() -> N
     foreign("2.1")
     with pytest.raises(StoreUnusable):
         store = SQLiteStore(STORE)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(300):
             await store.recall("kind", ["key"])
 
 
@@ -41,7 +41,7 @@ async def test_a_closed_store_says_so() -> None:
     store = SQLiteStore(STORE)
     await store.close()
     with pytest.raises(StoreError):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(300):
             await store.recall("kind", ["key"])
 
 

@@ -82,7 +82,7 @@ async def test_draws_take_turns_whoever_asks_first(first: str) -> None:
     replay, seen = journal(), list[tuple[str, int]]()
     replay.quiet = lambda waiting: False
     order = ["one", "two"] if first == "one" else ["two", "one"]
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as group:
         for stage in order:
             group.create_task(take(replay, stage, seen))
     assert seen == [("one", 0), ("two", 0), ("one", 1), ("two", 1)]
@@ -91,7 +91,7 @@ async def test_draws_take_turns_whoever_asks_first(first: str) -> None:
 async def test_where_nobody_else_can_move_the_first_that_waits_goes_on() -> None:
     replay, seen = journal(), list[tuple[str, int]]()
     replay.quiet = lambda waiting: set(waiting) == {"two"}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(300):
         await take(replay, "two", seen)  # `one` never comes
     assert seen == [("two", 0), ("two", 1)]
 
@@ -105,7 +105,7 @@ async def test_nobody_is_passed_over_while_others_may_still_move() -> None:
     assert seen == []
     still = True
     replay.look()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(300):
         await waiting
 
 
@@ -116,7 +116,7 @@ async def test_what_the_record_does_not_have_comes_last_and_ends_its_order() -> 
     assert replay.script("one", "another pool", 2) is None
     assert replay.script("one", "a pool's key", 3) is None
     assert replay.drawn("a pool's key") == 2 and replay.drawn("another pool") == 0
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as group:
         new = group.create_task(replay.end("new"))
         new.add_done_callback(lambda _: seen.append(("new", 0)))
         group.create_task(take(replay, "two", seen))
@@ -129,7 +129,7 @@ async def test_who_leaves_gives_his_turns_up() -> None:
     script = replay.script("one", "a pool's key", 2)
     assert script is not None
     replay.over(*(place for place, _ in script.turns))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(300):
         await take(replay, "two", seen)
 
 

@@ -12,6 +12,7 @@ import pytest
 from archon.backends.base import Tokens
 from archon.backends.scripted import Call, Reply, Scripted
 from archon.budget import Budget, Budgets
+from archon.candidate import Outcome
 from archon.errors import (
     AllCandidatesFailed,
     ArchonError,
@@ -33,6 +34,7 @@ from archon.strategies.verify import Verify
 from archon.trace import MemoryTrace
 from archon.usage import NOTHING, Usage
 from archon.verifier import Verifier
+from tests.archon.instant import InstantStore, patiently
 
 PROBLEM = Problem.ask("one two three", id="p")
 
@@ -175,13 +177,17 @@ async def test_a_budget_in_money_refuses_a_model_without_a_price_before_it_is_as
 
 
 @pytest.mark.parametrize("scope", ["run", "problem", "stage"])
-async def test_at_the_deadline_what_has_come_is_kept_and_what_hangs_is_cut_off_and_billed(scope: str) -> None:
+def test_at_the_deadline_what_has_come_is_kept_and_what_hangs_is_cut_off_and_billed(scope: str) -> None:
     seconds = Budget(seconds=0.2)
     budget = {"run": Budgets(run=seconds), "problem": Budgets(problem=seconds), "stage": Budgets()}[scope]
     stage = Sample(n=4, budget=seconds if scope == "stage" else None)
     model = scripted(lambda call: Reply("x", latency=600 if call.index > 1 else 0))
-    async with Session(models=model, budget=budget) as session, asyncio.timeout(30):
-        outcome = await session.solve(stage | MajorityVote(), PROBLEM)
+
+    async def work() -> Outcome:
+        async with Session(models=model, budget=budget, store=InstantStore()) as session:
+            return await session.solve(stage | MajorityVote(), PROBLEM)
+
+    outcome = patiently(work())
     assert [c.index for c in outcome.candidates] == [0, 1]
     assert outcome.answer == "x"
     assert outcome.stopped == ("budget" if scope == "stage" else "deadline")

@@ -156,7 +156,7 @@ async def test_a_reader_need_not_wait_for_a_writer(tmp_path: Path) -> None:
     await store.put(number, [Recorded(0, "there")])
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             page = await store.read(number, range(9))
         assert [s.text for s in page.samples] == ["there"]
         writing = store.put(number, [Recorded(1, "later")])

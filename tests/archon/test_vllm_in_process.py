@@ -385,7 +385,7 @@ def told(vllm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     said, noise = program.communicate(json.dumps(given))
     assert found.exists(), noise[-4000:]
     seen: dict[str, Any] = json.loads(found.read_text())
-    return {**seen, "printed": said, "survivors": of_session(program.pid)}
+    return {**seen, "printed": said, "survivors": survivors(program.pid)}
 
 
 def of_session(leader: int) -> list[str]:
@@ -398,6 +398,14 @@ def of_session(leader: int) -> list[str]:
             continue
         if rest.split()[3] == str(leader) and rest.split()[0] != "Z":
             found.append(name)
+    return found
+
+
+def survivors(leader: int) -> list[str]:
+    """Those that do not end. What has been killed takes a moment."""
+    deadline = time.monotonic() + 60
+    while (found := of_session(leader)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     return found
 
 

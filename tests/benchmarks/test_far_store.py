@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,19 +122,34 @@ async def test_who_is_cancelled_has_handed_over_its_sample(tmp_path: Path) -> No
 async def test_who_goes_silent_loses_its_claims_and_who_beats_keeps_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("archon.benchmarks.cluster.keeper.time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr("archon.benchmarks.cluster.far_store._BEAT_SECONDS", 0.05)
     async with keeping(tmp_path / "store", silent=2.0) as keeper:
         dead, alive, other = (FarStore(keeper.answer) for _ in range(3))
+
+        async def later(seconds: float) -> None:
+            """Let time pass, in which everybody who lives has said so."""
+            clock[0] += seconds
+            async with asyncio.timeout(300):
+                while any(keeper._workers[store._me].heard < clock[0] for store in (alive, other)):
+                    await asyncio.sleep(0.01)
+
         pool = await dead.pool("k", *CONTENT)
         assert list(await dead.claim(pool, [0])) == [0]
         assert list(await alive.claim(pool, [1])) == [1]
+        assert list(await other.claim(pool, [0, 1, 2])) == [2]
         assert dead._beating is not None
         dead._beating.cancel()  # its machine is gone
-        async with asyncio.timeout(60):
+        await later(1.5)
+        await later(1.5)
+        async with asyncio.timeout(300):
             while not (mine := list(await other.claim(pool, [0, 1]))):
                 await asyncio.sleep(0.1)
         assert mine == [0]
-        await asyncio.sleep(3)
+        for _ in range(4):
+            await later(1.5)
+        await asyncio.sleep(1)  # it is looked for the silent twice
         assert list(await other.claim(pool, [1])) == [], "it is at work and said so"
         await dead.put(pool, [Recorded(0, "late", usage=Usage(1, 2, 0, 3))])  # it was only slow
         assert [s.text for s in (await other.read(pool, range(9))).samples] == ["late"]

@@ -110,10 +110,10 @@ async def test_a_killed_worker_costs_its_batch(connected: Any, tmp_path: Path, l
     problems, config, store = ids(8), stack(24), tmp_path / "ray.sqlite"
     async with on(connected, store, concurrency=4) as evaluator:
         task = asyncio.create_task(_evaluated(evaluator, config, problems))
-        while stored(store) < 20 or not (busy := at_work(connected)):
+        while stored(store) < 20 or not (busy := held(connected)):
             assert not task.done(), "it was too quick to be killed"
             await asyncio.sleep(0.05)
-        os.kill(busy[0], signal.SIGKILL)
+        os.kill(busy, signal.SIGKILL)
         found = await task
     assert len(log.lost) == 1 and len(log.lost[0]) == 2
     assert sorted(map(tuple, log.asked)).count(tuple(log.lost[0])) == 2, "its batch was evaluated again"
@@ -122,6 +122,16 @@ async def test_a_killed_worker_costs_its_batch(connected: Any, tmp_path: Path, l
     assert all(same(one, other, fresh=False) for one, other in zip(found, here, strict=True))
     fresh = total(one.fresh for one in found if one is not None)
     assert 0 < fresh.tokens <= total(one.fresh for one in here if one is not None).tokens
+
+
+def held(cluster: Any) -> int:
+    """A process that has been stopped with a task in hand; 0 where there is none."""
+    for process in at_work(cluster):
+        os.kill(process, signal.SIGSTOP)
+        if process in at_work(cluster):
+            return process
+        os.kill(process, signal.SIGCONT)  # it had just done it
+    return 0
 
 
 async def _evaluated(evaluator: RayEvaluator, config: Config, problems: Sequence[str]) -> list[Any]:

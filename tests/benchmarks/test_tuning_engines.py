@@ -119,7 +119,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """A place for servers of this test's alone, with nothing left there afterwards."""
     monkeypatch.setenv("ARCHON_VLLM_STATE", str(tmp_path_factory.mktemp("v")))
     yield
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while left() or keepers():
         assert time.monotonic() < until, "something is left"
         time.sleep(0.05)

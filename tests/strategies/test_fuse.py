@@ -143,7 +143,7 @@ async def test_answers_flow_on_as_they_are_written() -> None:
         reply=lambda c: Reply(f"fused {c.index}", latency=600.0 if c.index == 0 else 0.0), identity="f"
     )
     async with Session(models={"default": replies("a"), "m": fast}) as session:
-        outcome = await asyncio.wait_for(session.solve(Sample() | fuse(n=2) | First(), PROBLEM), 60)
+        outcome = await asyncio.wait_for(session.solve(Sample() | fuse(n=2) | First(), PROBLEM), 300)
     assert outcome.answer == "fused 1" and outcome.stopped == "early"
 
 

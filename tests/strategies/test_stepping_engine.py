@@ -27,6 +27,7 @@ from archon.strategies.stepping.search import Wish
 from archon.strategies.stepping.stage import Stepping, Tokens
 from archon.strategies.verify import Verify
 from archon.testing import Answer, Asked, StageCases, StubServer
+from tests.archon.instant import InstantStore, patiently
 from tests.strategies.chaining import Chains, Grown, Said, apart, length, lines, models, ran
 from tests.strategies.made import PROBLEM, table
 
@@ -473,12 +474,14 @@ async def test_a_token_budget_holds_and_the_outcome_says_that_it_ended_the_searc
         assert found.texts, "what there is leaves"
 
 
-async def test_a_deadline_ends_the_search_with_what_it_has() -> None:
+def test_a_deadline_ends_the_search_with_what_it_has() -> None:
     def reply(call: Call) -> Reply:
         return Reply("a", "stop_string", "\n", latency=600 if call.request.prefix else 0.0)
 
-    async with asyncio.timeout(60):
-        found = await ran(Chains(n=2), models(reply), budget=Budgets(problem=Budget(seconds=1)))
+    searching = ran(
+        Chains(n=2), models(reply), budget=Budgets(problem=Budget(seconds=1)), store=InstantStore()
+    )
+    found = patiently(searching)
     assert (found.texts, found.outcome.stopped) == (["a\n", "a\n"], "deadline")
 
 

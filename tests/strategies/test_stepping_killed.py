@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from archon.testing import Answer, Asked, StubServer
+from tests.archon.test_durability import heard
 
 PROGRAM = """
     import asyncio, json, sys
@@ -133,6 +134,7 @@ class Trial:
             await asyncio.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         await process.communicate()
+        await heard(self.server)
         assert process.returncode == -signal.SIGKILL, "it was over before"
 
 

@@ -10,7 +10,19 @@ import pytest
 
 from archon.execution import Limits, Suite
 from archon.verifiers.sandbox import Sandbox
-from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, called, end, members, opened, program
+from tests.verifiers.cell import (
+    BARE,
+    CASES,
+    CHECK,
+    PATIENT,
+    RIGHT,
+    called,
+    end,
+    members,
+    opened,
+    processes,
+    program,
+)
 
 WRONG = "def f(x): return x"
 
@@ -68,7 +80,7 @@ async def test_data_needs_none_and_other_room_another(scratch: Path) -> None:
         assert await status(sandbox, RIGHT, CASES) == "passed"
         assert await status(sandbox, RIGHT, CHECK, Limits(cpu_seconds=9, wall_seconds=60)) == "passed"
         assert judges(scratch) == first
-        assert await status(sandbox, RIGHT, CHECK, Limits(memory_mb=300)) == "passed"
+        assert await status(sandbox, RIGHT, CHECK, PATIENT.model_copy(update={"memory_mb": 300})) == "passed"
         assert len(judges(scratch) - first) == 1
 
 
@@ -152,7 +164,7 @@ async def test_a_judge_that_was_killed_between_programs_is_replaced(scratch: Pat
     "source", ["def f(x):\n    while True: pass", "import os\nos._exit(0)", "def f(x): return [0] * 10**7"]
 )
 async def test_programs_that_end_badly_do_not_spoil_the_next(source: str) -> None:
-    limits = Limits(cpu_seconds=1, wall_seconds=20, output_mb=1)
+    limits = Limits(cpu_seconds=1, wall_seconds=300, output_mb=1)
     async with opened() as sandbox:
         for _ in range(2):
             assert await status(sandbox, RIGHT, CHECK, limits) == "passed"
@@ -164,7 +176,9 @@ async def test_a_run_cancelled_while_it_is_judged_takes_its_judge_with_it(scratc
         await status(sandbox, RIGHT)
         first = judges(scratch)
         running = asyncio.ensure_future(status(sandbox, "import time\ndef f(x): time.sleep(600)"))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(300):
+            while len(processes(scratch)) < 2:  # until the program runs
+                await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert await status(sandbox, RIGHT) == "passed"

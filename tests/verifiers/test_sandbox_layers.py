@@ -19,7 +19,7 @@ from archon.execution import Call, Program, Returned, Suite
 from archon.problem import Case
 from archon.verifiers.sandbox import Sandbox
 from archon.verifiers.sandbox.layers import layers, refusal, unguarded
-from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, SHORT, opened, program
+from tests.verifiers.cell import BARE, CASES, CHECK, PATIENT, RIGHT, opened, program
 
 LADDER = {
     "everything": (),
@@ -89,7 +89,7 @@ async def test_no_program_reads_the_memory_of_who_compares(held: Sandbox) -> Non
 
 
 async def test_no_program_takes_the_judges_socket(held: Sandbox) -> None:
-    report = await held.test(program(TAKES_THE_JUDGES_SOCKET), CHECK, SHORT)
+    report = await held.test(program(TAKES_THE_JUDGES_SOCKET), CHECK, PATIENT)
     assert report.status in ("wrong", "failed"), report
 
 
@@ -98,7 +98,7 @@ async def test_both_work_where_nothing_guards_and_so_can_fail(scratch: Path) -> 
     suite = Suite(cases=(Case(args=(os.getpid(),), expected=SECRET),))
     async with opened(without=BARE) as sandbox:
         assert (await sandbox.test(program(READS_MEMORY), suite, PATIENT)).status == "passed"
-        assert (await sandbox.test(program(TAKES_THE_JUDGES_SOCKET), CHECK, SHORT)).status == "passed"
+        assert (await sandbox.test(program(TAKES_THE_JUDGES_SOCKET), CHECK, PATIENT)).status == "passed"
 
 
 # --- what no program can do on any rung ---------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_it_works_as_an_ordinary_user() -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     if "MISSING" in done.stdout:

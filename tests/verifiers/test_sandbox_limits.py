@@ -15,7 +15,7 @@ from tests.verifiers.cell import CASES, CHECK, FORMS, PATIENT, RIGHT, case, proc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CPU = Limits(cpu_seconds=0.3, wall_seconds=30)
+CPU = Limits(cpu_seconds=0.3, wall_seconds=300)
 WALL = Limits(cpu_seconds=30, wall_seconds=0.4)
 SPIN = "while True: pass"
 DEAF = (
@@ -75,10 +75,10 @@ async def test_waiting_too_long_is_timed_out(sandbox: Sandbox, source: str, form
 
 async def test_time_is_for_all_tests_together(sandbox: Sandbox) -> None:
     source = (
-        "import time\ndef f(x):\n    end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n"
+        "import time\ndef f(x):\n    end = time.process_time() + 0.5\n    while time.process_time() < end: pass\n"
         "    return x + 1"
     )
-    report = await sandbox.test(program(source), CASES, Limits(cpu_seconds=0.5, wall_seconds=60))
+    report = await sandbox.test(program(source), CASES, Limits(cpu_seconds=1.25, wall_seconds=60))
     assert [t.status for t in report.tests] == ["passed", "passed", "timed_out", "skipped"]
     assert report.status == "timed_out"
 

@@ -64,7 +64,7 @@ async def test_each_way_not_to_be_right_has_its_status(
     sandbox: Sandbox, source: str, status: str, detail: str
 ) -> None:
     limits = (
-        Limits(cpu_seconds=1, wall_seconds=2 if detail == "waiting" else 30, output_mb=1)
+        Limits(cpu_seconds=1, wall_seconds=2 if detail == "waiting" else 300, output_mb=1)
         if status in ("timed_out", "violation")
         else PATIENT
     )
