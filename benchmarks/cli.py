@@ -371,6 +371,12 @@ def _drop_n(part: Any) -> None:
     "--top", type=click.IntRange(min=1), metavar="N", help="Of a search: how many to list (default: 10)."
 )
 @click.option("--pictures", is_flag=True, help="Draw the pictures again.")
+@click.option(
+    "--study",
+    metavar="WHERE",
+    help="Of a search that has not ended and whose study is not in its folder: where that is, as for `archon search` "
+    "(or in ARCHON_STUDY).",
+)
 def report(
     runs: tuple[Path, ...],
     compare: Path | None,
@@ -388,6 +394,7 @@ def report(
     as_csv: bool,
     top: int | None,
     pictures: bool,
+    study: str | None,
 ) -> None:
     """Show a run's report again, from its files alone, or a search's; or compare two, paired by problem.
 
@@ -411,7 +418,7 @@ def report(
     from archon.benchmarks.results import Results
     from archon.benchmarks.searching.report import Wanted, answered
 
-    if answered(Wanted(runs, compare, as_json, as_csv, top, pictures), _given()):
+    if answered(Wanted(runs, compare, as_json, as_csv, top, pictures, study), _given()):
         return
     if plain is not None:
         if verifiers or compare is not None or label is not None or cost is not None or pictures:

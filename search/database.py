@@ -25,6 +25,7 @@ __all__ = [
     "engine_of",
     "explained",
     "insert_of",
+    "is_file",
     "place",
     "prepare",
     "settings",
@@ -43,13 +44,18 @@ _SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key"
 """Options of PostgreSQL's that may be in the URL, and are not to be shown."""
 
 
+def is_file(where: str | Path) -> bool:
+    """Whether this names a file, and no URL, be it misspelt."""
+    return "://" not in str(where) and not _NEARLY.match(str(where))
+
+
 def url_of(where: str | Path) -> sql.URL:
     """A file as SQLite's URL, a URL as it is; the file's folder is made. Raises UserError, StoreUnusable.
 
     What is said of a URL that cannot be read does not show it, as its password may be anywhere in it.
     """
     text = str(where)
-    if "://" not in text and not _NEARLY.match(text):
+    if is_file(where):
         path = Path(where)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -105,9 +105,12 @@ class Found:
     """None where nothing could be evaluated."""
     finalists: list[Candidate] = field(default_factory=list)
     validation: dict[str, list[Evaluation]] = field(default_factory=dict)
-    """Of the finalists, by name, in the order of the split."""
+    """Of the finalists and the rest of the front, by name, in the order of the split."""
     test: dict[str, list[Evaluation]] = field(default_factory=dict)
-    """Of the winner and the baselines; and of the other finalists where a front is wanted."""
+    """Of the winner and the baselines; where a front is wanted also of the other finalists, and of the rest of the
+    front as far as nothing beats it in validation."""
+    front: list[Candidate] = field(default_factory=list)
+    """Where a front is wanted, all that are on that of the search split, the cheapest first, tested or not."""
     ended: str = ""
     """Why it tried no more."""
     notes: list[str] = field(default_factory=list)
@@ -443,10 +446,12 @@ class Search:
         """Validate the best of all, and test the winner and the baselines."""
         self._sync()
         complete = {trial.key: trial for trial in self.study.history() if trial.state == "complete"}
-        finalists = [
-            Candidate(key, self.space.config(complete[key].configuration), complete[key].configuration)
-            for key in self._finalists([*complete])
-        ]
+
+        def candidate(key: str) -> Candidate:
+            chosen = complete[key].configuration
+            return Candidate(key, self.space.config(chosen), chosen)
+
+        finalists = [candidate(key) for key in self._finalists([*complete])]
         notes = []
         for one in finalists:
             notes += await self._had(one.name, one, self.parts.validation)
@@ -465,9 +470,32 @@ class Search:
         found.validation = {
             one.name: [self.known[one.name][p] for p in self.parts.validation] for one in validated
         }
-        found.notes = notes
         found.ended = ", then ".join(dict.fromkeys(why for why in (found.ended, self._over) if why))
+        if self.settings.cost is not None and self.settings.target is None:
+            costs = {key: self._means(key, self.parts.search)[-1] for key in complete}
+            keys = self._unbeaten(complete, self.parts.search)
+            found.front = [candidate(key) for key in sorted(keys, key=lambda key: (costs[key], key))]
+            notes += await self._test_front(found)
+        found.notes = notes
         return found
+
+    async def _test_front(self, found: Found) -> list[str]:
+        """Validate those of the front that are no finalists, and test those that nothing beats there, the cheapest
+        first, as far as the budget goes. The winner is chosen by then. What there is to say of it."""
+        had = {one.name for one in found.finalists}
+        rest, notes = [one for one in found.front if one.name not in had], []
+        for problems, kept in ((self.parts.validation, found.validation), (self.parts.test, found.test)):
+            for one in rest:
+                if not self._over:
+                    notes += await self._had(one.name, one, problems)
+                if self._has(one.name, problems):
+                    kept[one.name] = [self.known[one.name][problem] for problem in problems]
+            if kept is found.validation:
+                best = self._unbeaten(kept, self.parts.validation or self.parts.search)
+                rest = [one for one in rest if one.name in best]
+        if self._over and any(one.name not in found.test for one in found.front):
+            notes.append(f"not all of the front could be validated and tested: {self._over}")
+        return notes
 
     async def _had(self, key: str, one: Candidate, problems: Sequence[str]) -> list[str]:
         """Have one that is reported evaluated; what there is to say where it cannot run on these problems."""
@@ -488,13 +516,18 @@ class Search:
         if target is not None:
             complete = [key for key in complete if means[key][0] >= target] or complete
         elif self.settings.cost is not None and complete:
-            there = on_front(*zip(*means.values(), strict=True))
-            complete = [key for key, on in zip(complete, there.tolist(), strict=True) if on]
+            complete = self._unbeaten(complete, self.parts.search)
 
         def rank(key: str) -> tuple[float | str, ...]:
             return (-self._merit(key, self.parts.search), self._tokens(key), key)  # the same in every process
 
         return sorted(complete, key=rank)[: self.settings.finalists]
+
+    def _unbeaten(self, keys: Iterable[str], problems: Sequence[str]) -> list[str]:
+        """Of these, the front of value and cost on these problems."""
+        means = {key: self._means(key, problems) for key in keys}
+        there = on_front(*zip(*means.values(), strict=True)).tolist() if means else []
+        return [key for key, on in zip(means, there, strict=True) if on]
 
     def _tokens(self, key: str) -> float:
         """What it used on the search split."""

@@ -145,6 +145,7 @@ def search(**options: Any) -> int:
 
 
 async def _search(options: dict[str, Any]) -> Any:
+    from archon.benchmarks.searching.elsewhere import note
     from archon.benchmarks.searching.progress import Lines
     from archon.benchmarks.searching.reading import plain
     from archon.benchmarks.searching.setting_up import Setup
@@ -178,6 +179,7 @@ async def _search(options: dict[str, Any]) -> Any:
             facts=setup.facts,
             seed=options["seed"],
         ) as study:
+            note(folder, options["study"], {**study.facts, "seed": study.seed})
             by: Literal["call", "task"] = "call" if options["executor"] == "local" else "task"
             purse = StudyPurse(study.claims, setup.limits, by)
             one = Search(

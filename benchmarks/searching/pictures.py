@@ -84,6 +84,7 @@ def _front(told: Mapping[str, Any], path: Path) -> Path:
             xerr=[[max(0.0, cost - cheap)], [max(0.0, dear - cost)]],
             yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
             fmt="o", capsize=2, color="C0" if point["on"] == "surely" else "C7",
+            fillstyle="full" if _tested(point) else "none",
         )  # fmt: skip
         plot.annotate(
             _short(point["stack"]),
@@ -96,11 +97,16 @@ def _front(told: Mapping[str, Any], path: Path) -> Path:
     if all(point["cost"] > 0 for point in told["front"]):
         plot.set_xscale("log")
     plot.set_xlabel(f"{_short(told['objectives'][-1])} per problem", parse_math=False)
-    plot.set_ylabel(f"{label}, test split", parse_math=False)
+    hollow = "" if all(map(_tested, told["front"])) else " (hollow: not tested)"
+    plot.set_ylabel(f"{label}, test split{hollow}", parse_math=False)
     plot.grid(alpha=0.25)
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
+
+
+def _tested(point: Mapping[str, Any]) -> bool:
+    return bool(point.get("split", "test") == "test")
 
 
 def _scale(told: Mapping[str, Any]) -> tuple[float, str]:

@@ -17,6 +17,8 @@ from archon.errors import DataError
 SCHEMA = 1
 NAME = "search.json"
 STUDY = "study.sqlite"
+ELSEWHERE = "study.json"
+"""Says where the study is, if it is not in the folder."""
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -90,7 +92,7 @@ class Baseline(Data):
 
 
 class OnFront(Data):
-    """A tested finalist that may be on the front."""
+    """One that may be on the front."""
 
     stack: str
     value: float
@@ -102,6 +104,9 @@ class OnFront(Data):
     problems: Count
     share: float
     on: Literal["surely", "maybe"]
+    split: Literal["test", "validation", "search"] = "test"
+    """On which its figures stand: it was chosen by those other than the test split. Older searches say nothing, and
+    have only tested ones."""
 
 
 class Tried(Data):
@@ -210,9 +215,19 @@ class Told(Data):
     splits: Splits
     ended: str
     notes: list[str]
+    objective_settings: list[dict[str, Any]] | None = None
+    """Of each objective, defaults included; None of an older search."""
     benchmark: Problems | None = None
     by_problem: ByProblem | None = None
     tried: list[Tried] | None = None
+
+    @model_validator(mode="after")
+    def _set(self) -> Self:
+        if self.objective_settings is not None and len(self.objective_settings) != len(self.objectives):
+            raise ValueError(
+                f"settings of {len(self.objective_settings)} objectives, and not of {self.objectives}"
+            )
+        return self
 
 
 class Searched:
@@ -255,7 +270,8 @@ def is_search(folder: Path) -> bool:
     """Whether this is the folder of a search, ended or not."""
     if (folder / NAME).is_file():
         return True
-    return (folder / STUDY).is_file() and not (folder / "results.json").exists()
+    kept = (folder / STUDY).is_file() or (folder / ELSEWHERE).is_file()
+    return kept and not (folder / "results.json").exists()
 
 
 def growth(data: Mapping[str, Any]) -> tuple[str, list[tuple[float, float]], float]:

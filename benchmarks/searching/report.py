@@ -21,6 +21,7 @@ from rich.text import Text
 
 from archon.benchmarks.searching import pictures
 from archon.benchmarks.searching.comparing import compare
+from archon.benchmarks.searching.elsewhere import where_of
 from archon.benchmarks.searching.reading import (
     NAME,
     Against,
@@ -49,7 +50,7 @@ from archon.benchmarks.searching.wording import (
 )
 from archon.errors import UserError
 
-_TAKES = ("runs", "compare", "as_json", "as_csv", "top", "pictures")
+_TAKES = ("runs", "compare", "as_json", "as_csv", "top", "pictures", "study")
 """Parameters of `archon report` that go with a search."""
 _BEFORE = ("number", "key", "state")
 _AFTER = ("problems", "fresh_tokens", "proposer", "stack", "reason")
@@ -70,6 +71,8 @@ class Wanted(NamedTuple):
     as_csv: bool
     top: int | None
     pictures: bool
+    study: str | None = None
+    """Where the study is, if it is not in the folder."""
 
 
 def answered(wanted: Wanted, given: Collection[str]) -> bool:
@@ -79,9 +82,15 @@ def answered(wanted: Wanted, given: Collection[str]) -> bool:
     """
     folders = [*wanted.runs] + ([] if wanted.compare is None else [wanted.compare])
     searches = [folder for folder in folders if is_search(folder)]
+    if not searches and wanted.study is not None and (folders[0] / "results.json").exists():
+        raise click.UsageError("--study goes with the folder of a search (`archon search`)")
+    if not searches and wanted.study is not None:  # of an older archon, or what there was is gone
+        searches = [folder for folder in folders if folder.is_dir()]
     if not searches:
-        if wanted.as_csv or wanted.top is not None:
-            raise click.UsageError("--csv and --top go with the folder of a search (`archon search`)")
+        if wanted.as_csv or wanted.top is not None or wanted.study is not None:
+            raise click.UsageError(
+                "--csv, --top and --study go with the folder of a search (`archon search`)"
+            )
         return False
     _check(wanted, given, searches)
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -117,13 +126,14 @@ def _check(wanted: Wanted, given: Collection[str], searches: Sequence[Path]) -> 
             option = {"label": "by", "plain": "beat"}.get(name, name.replace("_", "-"))
             raise click.UsageError(
                 f"--{option} goes with runs of `archon bench`, and {str(searches[0])!r} is a search: "
-                "it takes --compare, --json, --csv, --top and --pictures"
+                "it takes --compare, --json, --csv, --top, --pictures and --study"
             )
     if len(wanted.runs) > 1:
         raise click.UsageError("name one search; a second one goes with --compare")
     if wanted.as_json and wanted.as_csv:
         raise click.UsageError("--json and --csv are two formats: ask for one of them")
-    if wanted.compare is not None and (wanted.as_csv or wanted.pictures or wanted.top is not None):
+    others = (wanted.as_csv, wanted.pictures, wanted.top is not None, wanted.study is not None)
+    if wanted.compare is not None and any(others):
         raise click.UsageError("--compare of two searches goes with --json alone")
     if wanted.top is not None and (wanted.as_json or wanted.as_csv):
         raise click.UsageError("--top goes with neither --json nor --csv: they have them all")
@@ -152,9 +162,19 @@ def show(searched: Searched, console: Console, top: int = _TOP) -> None:
         _baselines(told, share, console)
     if told.front:
         heading(
-            console, "Front", f"{told.objectives[0]} against {told.objectives[-1]}, of the tested finalists"
+            console,
+            "Front",
+            f"{told.objectives[0]} against {told.objectives[-1]}; intervals are each one's own, not adjusted for their "
+            "number",
         )
         console.print(_front(told, share))
+        if untested := sum(one.split != "test" for one in told.front):
+            say(
+                console,
+                f"{untested} of them {'is' if untested == 1 else 'are'} not tested: the figures are of a split that "
+                "was chosen by, and may be too good",
+                "yellow",
+            )
     if any(told.importance.values()):
         heading(console, "Importance", "the share of the differences that is due to a choice alone")
         console.print(_importance(told.importance, console))
@@ -253,11 +273,13 @@ def _sentence(held: Against, name: str, share: bool) -> str:
 def _front(told: Told, share: bool) -> Table:
     cost = told.objectives[-1]
     value = unit(told.objectives[0], share)
-    made = table((value, "right"), (f"{cost} per problem", "right"), ("on the front", ""), ("stack", ""))
+    made = table(
+        (value, "right"), (f"{cost} per problem", "right"), ("on the front", ""), ("split", ""), ("stack", "")
+    )
     for one in sorted(told.front, key=lambda point: (point.cost, -point.value)):
         value = f"{amount(one.value, share)} [{amount(one.low, share)}, {amount(one.high, share)}]"
         price = f"{one.cost:,.6g} [{one.cost_low:,.6g}, {one.cost_high:,.6g}]"
-        row(made, value, price, f"{one.on}, in {100 * one.share:.0f}% of draws", one.stack)
+        row(made, value, price, f"{one.on}, in {100 * one.share:.0f}% of draws", one.split, one.stack)
     return made
 
 
@@ -358,7 +380,7 @@ def _standing(folder: Path, wanted: Wanted, console: Console) -> None:
             f"the search in {str(folder)!r} has not ended, so there is nothing to draw yet. Run the same "
             "`archon search` again: it goes on where it stopped"
         )
-    found = standing(folder)
+    found = standing(folder, where_of(folder, wanted.study))
     if wanted.as_json:
         print(json.dumps({"ended": None, **found.model_dump()}, indent=1, ensure_ascii=True))
     elif wanted.as_csv:
@@ -375,12 +397,13 @@ def show_standing(folder: Path, found: Standing, console: Console, top: int = _T
         state: sum(one.state == state for one in found.tried) for state in ("complete", "pruned", "failed")
     }
     under_way = len(found.tried) - sum(counts.values())
+    fresh = sum(one.fresh_tokens for one in found.tried)
     say(console, f"{folder}: a search for {' against '.join(found.objectives)} that has not ended", "bold")
     say(
         console,
         f"{sum(counts.values()):,} configurations done ({counts['complete']:,} finished, {counts['pruned']:,} dropped, "
         f"{counts['failed']:,} failed), {under_way:,} under way; "
-        f"{sum(one.fresh_tokens for one in found.tried):,} fresh tokens spent on those that are done",
+        f"{fresh:,} fresh tokens spent on those that are done",
     )
     complete = [one for one in found.tried if one.state == "complete"]
     if complete:
@@ -393,6 +416,8 @@ def show_standing(folder: Path, found: Standing, console: Console, top: int = _T
         )
     else:
         say(console, "None has had all problems of the search split yet.")
+    grown = {"tokens": {"fresh": fresh}, "anytime": found.anytime, "tried": found.model_dump()["tried"]}
+    _grown(grown, share, console)
     if found.tried:
         heading(
             console, "Tried", f"the best {min(top, len(found.tried))}, finished ones first; values so far"

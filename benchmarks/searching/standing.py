@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from archon.benchmarks.searching.elsewhere import check
 from archon.benchmarks.searching.reading import STUDY, Data, Searched, Tried, first_flaw
 from archon.errors import ArchonError, DataError
 
@@ -22,23 +23,30 @@ class Standing(Data):
     """The value at which the least cost is wanted, if that is so."""
     tried: list[Tried]
     """Those that ended in the order in which they did; then those under way, with their values so far."""
+    anytime: list[tuple[int, float]]
+    """The best so far, by the fresh tokens of those that ended."""
 
 
-def standing(folder: Path) -> Standing:
-    """How the search in a folder stands, by its study. Nothing in it is changed.
+def standing(folder: Path, where: str | Path | None = None) -> Standing:
+    """How the search in a folder stands, by its study, there or at `where` (a file, or the URL of a database). Nothing
+    in it is changed.
 
-    Raises DataError where the study is none of ours, MissingExtra without Optuna, StoreErrors where it cannot be read.
+    Raises DataError where the study is none of ours, or not that of the folder, UserError where it cannot be named so,
+    MissingExtra without Optuna or a driver, StoreErrors where it cannot be read.
     """
-    from archon.search.database import explained, settings, url_of
-    from archon.search.mirror import let_go, optuna
+    from archon.search.database import explained, place, settings
+    from archon.search.history import anytime
+    from archon.search.mirror import let_go, optuna, trial_of
 
-    path = folder / STUDY
-    url = url_of(path)
+    url = _url(folder / STUDY if where is None else where)
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    with explained(str(path)), _ours(path):
+    shown = place(url)
+    with explained(shown), _ours(shown):
+        _check_tables(url)
         storage = optuna.storages.RDBStorage(text, engine_kwargs=settings(url), skip_table_creation=True)
         try:
             study = optuna.load_study(study_name=_NAME, storage=storage)
+            check(folder, study.user_attrs, shown)
             objectives = study.metric_names or [f"objective {n + 1}" for n in range(len(study.directions))]
             target = study.user_attrs.get("target")
             frozen = [one for one in study.get_trials(deepcopy=False) if "duplicate" not in one.user_attrs]
@@ -49,7 +57,33 @@ def standing(folder: Path) -> Standing:
         )
         rest = [one for one in frozen if not one.state.is_finished()]
         tried = [_tried(one) for one in (*ended, *rest)]
-        return Standing(objectives=objectives, target=target, tried=tried)
+        grown = anytime([trial_of(one) for one in ended])
+        return Standing(objectives=objectives, target=target, tried=tried, anytime=grown)
+
+
+def _url(where: str | Path) -> Any:
+    """The database's URL, of a file one that is there: connecting would make it. Raises DataError, UserError."""
+    from archon.search.database import is_file, place, url_of
+
+    url = None if is_file(where) else url_of(where)
+    path = str(where) if url is None else place(url)
+    if (url is None or url.get_backend_name() == "sqlite") and not Path(path).is_file():
+        raise DataError(f"there is no study in {path!r}. Name where `archon search --study` keeps it")
+    return url or url_of(where)
+
+
+def _check_tables(url: Any) -> None:
+    """Raise ValueError where a database does not have all of Optuna's tables: it would write what is missing."""
+    from archon.search.database import engine_of, sql
+
+    engine = engine_of(url)
+    try:
+        with engine.connect() as db:
+            tables = sql.inspect(db)
+            if not (tables.has_table("alembic_version") and tables.has_table("studies")):
+                raise ValueError("it has no tables of a study")
+    finally:
+        engine.dispose()
 
 
 def _tried(frozen: Any) -> Tried:
@@ -76,13 +110,13 @@ def _tried(frozen: Any) -> Tried:
 
 
 @contextmanager
-def _ours(path: Path) -> Iterator[None]:
+def _ours(where: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
-            f"{str(path)!r} holds no search that this program can read ({first_flaw(error)}). "
-            "Give the folder that `archon search --out` wrote"
+            f"{where!r} holds no search that this program can read ({first_flaw(error)}). "
+            "Give the folder that `archon search --out` wrote, and where its study is, if it is elsewhere"
         ) from error
 
 

@@ -35,6 +35,7 @@ def summarise(
         "schema": SCHEMA,
         "benchmark": _benchmark(search),
         "objectives": [one.name for one in settings.objectives],
+        "objective_settings": [one.model_dump(mode="json") for one in settings.objectives],
         "target": settings.target,
         "best": None if found.winner is None else _best(search, found),
         "baselines": _baselines(search, found),
@@ -145,16 +146,35 @@ def _by_id(value: Objective, evaluations: Sequence[Evaluation]) -> dict[str, flo
 
 
 def _front(search: Search, found: Found) -> list[dict[str, Any]]:
-    """The tested finalists in the plane of value and cost; empty where one objective was searched for."""
+    """The finalists and the front of the search split in the plane of value and cost, the cheapest first; empty where
+    one objective was searched for. Each has the figures of the best split that it was evaluated on, and its place
+    among all that were."""
     cost_of, value = search.settings.cost, search.settings.value
-    tested = [one for one in found.finalists if one.name in found.test]
-    if cost_of is None or not tested:
+    if cost_of is None:
         return []
-    values = [[value.value(e) for e in found.test[one.name]] for one in tested]
-    costs = [[cost_of.value(e) for e in found.test[one.name]] for one in tested]
-    stacks = {one.name: search.space.stack(one.configuration or {}) for one in tested}
-    points = front([one.name for one in tested], values, costs)
-    return [{**point.as_json(), "stack": stacks[point.key]} for point in points if point.on != "no"]
+    ours = {one.name: one for one in (*found.finalists, *found.front)}
+    complete = [trial.key for trial in search.study.history() if trial.state == "complete"]
+    on_search = {key: [search.known[key][p] for p in search.parts.search] for key in complete}
+    tested = {name: rows for name, rows in found.test.items() if name in ours}
+    told: list[dict[str, Any]] = []
+    left = set(ours)
+    for split, rows in (("test", tested), ("validation", found.validation), ("search", on_search)):
+        names = [name for name in rows if rows[name]]
+        if not left.intersection(names):
+            continue
+        values = [[value.value(e) for e in rows[name]] for name in names]
+        costs = [[cost_of.value(e) for e in rows[name]] for name in names]
+        told += [
+            {
+                **point.as_json(),
+                "stack": search.space.stack(ours[point.key].configuration or {}),
+                "split": split,
+            }
+            for point in front(names, values, costs)
+            if point.key in left and point.on != "no"
+        ]
+        left.difference_update(names)
+    return sorted(told, key=lambda point: (point["cost"], -point["value"]))
 
 
 def figure(objective: Objective, evaluations: Sequence[Evaluation]) -> dict[str, Any]:

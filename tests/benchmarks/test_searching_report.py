@@ -163,6 +163,7 @@ def test_what_a_search_writes_is_read_and_shown(live: Path, capsys: Capture) -> 
     )
     assert told.by_problem.problems == (live / "test.txt").read_text().split()
     assert len(told.tried) == told.trials == 2 and told.benchmark is not None
+    assert told.objective_settings == [{}]
     assert len(told.benchmark.sha256) == 64
     before = contents(live)
     said = archon(capsys, "report", live)
@@ -337,6 +338,7 @@ def test_half_a_letter_in_a_name_is_shown_and_written(tmp_path: Path, capsys: Ca
         (json.dumps({**TOLD, "importance": {"n": float("nan")}}), "NaN"),
         (json.dumps({**TOLD, "later": 0}).replace('"later": 0', '"later": 1e999'), "Out of range"),
         (json.dumps({**TOLD, "best": {**TOLD["best"], "test": figure(None) | {"problems": 4}}}), "best.test"),
+        (json.dumps({**TOLD, "objective_settings": [{}]}), "settings of 1 objectives"),
         (json.dumps({**TOLD, "tried": [tried(1, "complete", None)]}), "tried.0"),
         (json.dumps({**TOLD, "by_problem": {**TOLD["by_problem"], "winner": [1.0]}}), "by_problem"),
         (json.dumps({**TOLD, "by_problem": {**TOLD["by_problem"], "problems": ["a"] * 4}}), "twice"),
@@ -462,6 +464,49 @@ def test_where_two_searches_cannot_be_compared_it_says_why(
 ) -> None:
     said = archon(capsys, "report", made(tmp_path / "one"), "--compare", made(tmp_path / "two", **changes))
     assert said.code == 2 and "cannot be compared" in said.err and words in said.err
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_values_of_two_kinds_are_not_compared(
+    tmp_path: Path, capsys: Capture, as_json: tuple[str, ...]
+) -> None:
+    """A utility with another price of a false positive is another unit."""
+
+    def told(name: str, price: float | None) -> Path:
+        settings = {"false_positive": price, "accepted_only": False}
+        more = {} if price is None else {"objective_settings": [settings, {}]}
+        return made(tmp_path / name, objectives=["utility", "tokens"], **more)
+
+    one, same, other, older = told("one", 4.0), told("same", 4.0), told("other", 1.5), told("older", None)
+    assert archon(capsys, "report", one, "--compare", same, *as_json).code == 0
+    said = archon(capsys, "report", one, "--compare", other, *as_json)
+    assert said.code == 2 and not said.out and "cannot be compared" in said.err
+    assert "utility with false_positive 4.0" in said.err and "utility with false_positive 1.5" in said.err
+    assert "accepted_only" not in said.err, "that is the same"
+    for pair in ((one, older), (older, one), (older, older)):
+        said = archon(capsys, "report", pair[0], "--compare", pair[1], *as_json)
+        assert said.code == 2 and "older archon" in said.err and "with which settings" in said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target": 0.7}, ["the best value", "a target of 70.0%"]),
+        ({"objectives": ["accuracy", "usd"]}, ["weighed tokens", "the second usd"]),
+        ({"objectives": ["accuracy"]}, ["weighed tokens", "the second no cost"]),
+        ({}, []),
+    ],
+)
+def test_winners_that_were_chosen_for_other_things_are_compared_and_it_is_said(
+    tmp_path: Path, capsys: Capture, changes: dict[str, Any], words: list[str]
+) -> None:
+    one, two = made(tmp_path / "one"), made(tmp_path / "two", **changes)
+    said = archon(capsys, "report", one, "--compare", two)
+    assert said.code == 0 and "paired over 4 test problems" in said.out
+    assert all(word in said.out for word in words)
+    assert ("chosen for different things" in said.out) == bool(words)
+    notes = json.loads(archon(capsys, "report", one, "--compare", two, "--json").out)["notes"]
+    assert len(notes) == bool(words) and all(word in notes[0] for word in words)
 
 
 def test_a_search_is_not_compared_with_a_run(tmp_path: Path, capsys: Capture) -> None:
