@@ -102,12 +102,9 @@ async def test_what_one_program_answers_costs_another_no_time(scratch: Path) -> 
     one = Suite(cases=CASES.cases[:1])
     async with opened(2) as sandbox:
         await asyncio.gather(*(sandbox.test(program(RIGHT), CASES, PATIENT) for _ in range(4)))
-        for _ in range(4):  # a machine that stands still costs time as well, but not each time
-            wrong, right = await asyncio.gather(
-                sandbox.test(program(heavy), one, PATIENT),
-                sandbox.test(program(patient), one, Limits(cpu_seconds=1, wall_seconds=2.5)),
-            )
-            assert wrong.status == "wrong"
-            if right.status == "passed":
-                break
+        wrong, right = await asyncio.gather(
+            sandbox.test(program(heavy), one, PATIENT),
+            sandbox.test(program(patient), one, Limits(cpu_seconds=1, wall_seconds=2.5)),
+        )
+    assert wrong.status == "wrong"
     assert right.status == "passed", right

@@ -280,9 +280,7 @@ async def test_a_program_that_kills_its_zygote_each_time_raises_nothing(scratch:
         report = await sandbox.test(program(KILLING), CASES, PATIENT)
         assert report.status in ("wrong", "failed", "violation")
         await right(sandbox)
-    await until(
-        lambda: clean(scratch)
-    )  # where no namespace ends it with its zygote, the program ends by itself
+    assert clean(scratch)
 
 
 @LEAKS
@@ -301,7 +299,7 @@ async def test_deep_folders_of_a_killed_zygote_raise_nothing(scratch: Path) -> N
     async with opened(without=BARE) as sandbox:
         report = await sandbox.test(program(source), CASES, PATIENT)
         assert report.status != "passed"
-    await until(lambda: clean(scratch))
+    assert clean(scratch)
 
 
 # --- runs that are cancelled -------------------------------------------------------------------------
