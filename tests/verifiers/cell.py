@@ -54,9 +54,10 @@ def processes(folder: Path) -> set[int]:
 
 
 def zygotes(folder: Path) -> set[int]:
-    """Those of them that no other of them started."""
+    """Those of them that no other of them started: whose parent is somebody else, and lives. (One that is ending has
+    lost what we know it by before its children get another parent.)"""
     alive = _families(folder)
-    return {pid for pid, parent in alive.items() if parent not in alive}
+    return {pid for pid, parent in alive.items() if parent not in alive and _lives(parent)}
 
 
 def end(pids: set[int]) -> None:
@@ -110,9 +111,25 @@ def _bears(entry: Path, mark: bytes) -> bool:
 
 def _parent(entry: Path) -> int | None:
     try:
-        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        return int(_state(entry)[1])
     except OSError:
         return None
+
+
+_ENDING = 0x4
+"""The kernel's flag (PF_EXITING) of a process that is on its way out, which takes a while."""
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return not int(_state(Path(f"/proc/{pid}"))[6]) & _ENDING
+    except OSError:
+        return False
+
+
+def _state(entry: Path) -> list[str]:
+    """What the kernel says of a process after its name: state, parent, group, session, terminal, its group, flags."""
+    return (entry / "stat").read_text().rpartition(")")[2].split()
 
 
 @asynccontextmanager
