@@ -91,14 +91,34 @@ def connect(cluster: Any) -> Any:
     return cluster
 
 
+async def _awake(cluster: RayCluster) -> None:
+    """Have a worker of this program's on every node. It takes seconds to start one, in which the others may do all the
+    work."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as At
+
+    def begin() -> None:
+        return None
+
+    begun: Any = ray.remote(num_cpus=1)(begin)
+    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    started = [begun.options(scheduling_strategy=At(node, soft=False)).remote() for node in alive]
+    await asyncio.gather(*started)
+
+
 class Log:
-    """What was asked of the cluster, and what it answered."""
+    """What was asked of the cluster, whose workers are all there from the start, and what it answered."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.asked: list[Sequence[str]] = []
         self.lost: list[Sequence[str]] = []
         self.answers: list[Mapping[str, Any]] = []
-        do = RayCluster.do
+        do, enter = RayCluster.do, RayCluster.__aenter__
+
+        async def entered(cluster: RayCluster) -> RayCluster:
+            await enter(cluster)
+            await _awake(cluster)
+            return cluster
 
         async def logged(cluster: RayCluster, request: Mapping[str, Any]) -> Any:
             self.asked.append(request["problems"])
@@ -111,6 +131,7 @@ class Log:
             return answer
 
         patch.setattr(RayCluster, "do", logged)
+        patch.setattr(RayCluster, "__aenter__", entered)
 
     @property
     def by_keeper(self) -> set[bool]:

@@ -37,6 +37,8 @@ _INTERPRETER = [
 """What the isolated interpreter reads of itself. With a virtual environment these are its parent's."""
 _PATIENCE = 5.0
 """Seconds that a zygote has to end by itself when it is told to."""
+_DYING = 60.0
+"""Seconds that what was killed may take to end: it has to be given a core first, and memory takes time to free."""
 LATE = 1.0
 """Seconds after the wall limit at which a program must have been ended."""
 
@@ -365,7 +367,7 @@ def _gone(process: subprocess.Popen[bytes] | None, inside: Sequence[tuple[int, i
     for descriptor, event in inside:
         ended = select.poll()
         ended.register(descriptor, event)
-        ended.poll(_PATIENCE * 1000)
+        ended.poll(_DYING * 1000)
         os.close(descriptor)
     if scratch and Path(scratch).exists():  # the zygote could not remove it itself
         subprocess.run(["/bin/rm", "-rf", scratch], stderr=subprocess.DEVNULL, check=False)
