@@ -32,6 +32,9 @@ _PATIENT = Limits(cpu_seconds=120, wall_seconds=300, memory_mb=8192, output_mb=2
 _FACTOR, _LEAST = 4.0, 1.0
 """CPU time that a program has: so many times its reference's, and so many seconds (evalplus's rule, taken over
 all tests together)."""
+_STALLS = 50.0
+"""Seconds of waiting beyond that: a machine where seven programs share a core has let a right one, of some milliseconds,
+wait for more than 20."""
 
 
 class SuiteGrader:
@@ -101,7 +104,9 @@ class ReferenceGrader:
         suite = Suite(cases=cases, check=None if extra is None else extra.check)
         cpu = _LEAST + _rounded_up(_FACTOR * seconds)
         output = max(64.0, _rounded_up(2 * size / 2**20))
-        return suite, Limits(cpu_seconds=cpu, wall_seconds=10 * cpu + 10, memory_mb=4096, output_mb=output)
+        return suite, Limits(
+            cpu_seconds=cpu, wall_seconds=10 * cpu + _STALLS, memory_mb=4096, output_mb=output
+        )
 
 
 async def graded(
@@ -153,7 +158,7 @@ def _truth(report: TestReport) -> Truth:
 def calibrated(limits: Limits, seconds: float) -> Limits:
     """What programs get whose reference takes so much CPU time here."""
     cpu = _rounded_up(_LEAST + _FACTOR * seconds)
-    return limits.model_copy(update={"cpu_seconds": cpu, "wall_seconds": 5 * cpu + 10})
+    return limits.model_copy(update={"cpu_seconds": cpu, "wall_seconds": 5 * cpu + _STALLS})
 
 
 def _rounded_up(seconds: float) -> float:

@@ -6,8 +6,8 @@ reported as such, and the task is not run again behind our back, because what it
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -17,12 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from archon.benchmarks.cluster import keeper, worker
+from archon.benchmarks.cluster import bell, keeper, worker
 from archon.errors import ArchonError, MissingExtra, UserError
 
 _REACH_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Texts are small."""
+_AT_ONCE = 100_000
+"""So many workers can listen to one bell."""
 
 
 class WorkerLost(ArchonError):
@@ -49,6 +51,9 @@ class RayCluster:
         self._ours = False
         self._task: Any = None
         self._keeper: Any = None
+        self._bell: Any = None
+        self._numbers = itertools.count()
+        """Of tasks, by which they are called off."""
         self.workers = 1
         """How many tasks run at once: one for each CPU of the cluster."""
 
@@ -59,6 +64,7 @@ class RayCluster:
             self._ours = True
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 0)))
         self._task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(worker.work)
+        self._bell = self._here(bell.Bell, max_concurrency=_AT_ONCE).remote()
         return self
 
     async def __aexit__(
@@ -91,29 +97,28 @@ class RayCluster:
     def keep(self, path: Path, meeting: str) -> str:
         """Start a keeper of this store on our own node, for workers that cannot reach the file; its name. It ends with
         the run."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         name = f"archon-store-{meeting}"
-        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
-        made = self._ray.remote(keeper.Keeper).options(name=name, num_cpus=0, scheduling_strategy=here)
+        made = self._here(keeper.Keeper, name=name)
         self._keeper = made.remote(
             str(path), meeting, keeper.SILENT_SECONDS
         )  # it lives as long as somebody has it
         return name
 
+    def _here(self, actor: type, **options: Any) -> Any:
+        """An actor to be started on our own node. It lives as long as somebody has it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        return self._ray.remote(actor).options(num_cpus=0, scheduling_strategy=here, **options)
+
     async def do(self, request: Mapping[str, Any]) -> Any:
-        """Have a task done, and what it answers (cluster/worker.py). Raises WorkerLost. Cancelling cancels the task."""
+        """Have a task done, and what it answers (cluster/worker.py). Raises WorkerLost. Cancelling calls the task off:
+        it ends soon, and is not waited for."""
         from ray import exceptions as lost
 
-        reference = self._task.remote(json.dumps(request))
+        number = next(self._numbers)
         try:
-            answer = json.loads(await reference)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):  # it may be over, or its machine gone
-                self._ray.cancel(
-                    reference, recursive=False
-                )  # what it has asked of the store's keeper is done
-            raise
+            return json.loads(await self._task.remote(json.dumps(request), number, self._bell))
         except (
             lost.WorkerCrashedError,
             lost.NodeDiedError,
@@ -122,7 +127,9 @@ class RayCluster:
             lost.ObjectLostError,
         ) as error:
             raise WorkerLost(str(error).strip().splitlines()[0]) from error
-        return answer
+        finally:
+            with contextlib.suppress(Exception):  # the cluster may be gone
+                self._bell.ring.remote(number)
 
 
 def _check_reachable(address: str) -> None:

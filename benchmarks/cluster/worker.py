@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from archon.benchmarks.cluster.bell import while_wanted
 from archon.benchmarks.cluster.far_store import FarStore
 from archon.benchmarks.cluster.faults import packed
 from archon.benchmarks.cluster.keeper import knows
@@ -32,10 +33,11 @@ from archon.tasks import together
 from archon.usage import Usage
 
 
-def work(request: str) -> str:
-    """Do one task; JSON in, JSON out: the records, what was spent, or the error that ended it."""
+def work(request: str, number: int, bell: Any) -> str:
+    """Do one task; JSON in, JSON out: the records, what was spent, or the error that ended it; null where it was called
+    off, so that nobody reads it."""
     asked = json.loads(request)
-    return json.dumps(_runner().run(_answer(asked)))
+    return json.dumps(_runner().run(while_wanted(_answer(asked), number, bell)))
 
 
 def machine() -> str:

@@ -87,9 +87,18 @@ class Machine:
                 if (place / "ns/mnt").readlink() == self._space:
                     yield int(place.name), (place / "cmdline").read_bytes()
 
-    def at_work(self) -> bool:
-        """Whether it has a task of ours in hand."""
-        return any(command.startswith(b"ray::work") for _, command in self.processes())
+    def at_work(self) -> list[int]:
+        """Its processes that have a task of ours in hand."""
+        return [pid for pid, command in self.processes() if command.startswith(b"ray::work")]
+
+    def held(self) -> bool:
+        """Whether it has one, and cannot end it: its process has been stopped."""
+        for pid in self.at_work():
+            os.kill(pid, signal.SIGSTOP)
+            if pid in self.at_work():
+                return True
+            os.kill(pid, signal.SIGCONT)  # it had just done it
+        return False
 
     def end(self) -> None:
         """Pull its plug."""
@@ -120,7 +129,7 @@ async def test_a_machine_with_other_disks_does_its_part_and_dies(
             await evaluator.evaluate(stack(2), problems)
             assert log.by_keeper == {True, False} and len(log.nodes) == 2
             task = asyncio.create_task(evaluator.evaluate(config, problems))
-            while not other.at_work() or stored(store) < 2 * len(problems) + 20:
+            while stored(store) < 2 * len(problems) + 20 or not other.held():
                 assert not task.done(), "it was too quick"
                 await asyncio.sleep(0.05)
             other.end()
