@@ -394,6 +394,15 @@ class Claims:
             db.commit()
 
 
+def kept(db: sql.Connection, study: str) -> list[Any]:
+    """What came of everything in a study that is done, in the order in which it was; nothing where the database has
+    none. Only reads."""
+    if not sql.inspect(db).has_table(_WORK.name):
+        return []
+    asked = sql.select(_WORK.c.value).where(_WORK.c.study == study, _WORK.c.done.is_not(None))
+    return [json.loads(value) for value in db.execute(asked.order_by(_WORK.c.done)).scalars()]
+
+
 def _host() -> str:
     """This machine, and where it has several, the space in which process numbers mean something."""
     try:

@@ -15,7 +15,7 @@ Everything has a default but the benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -25,7 +25,7 @@ from archon.component import Value
 from archon.config.build import Builder
 from archon.config.source import Source, shown
 from archon.search.axes import Axes
-from archon.search.objectives import Accuracy, AnyObjective, Objective
+from archon.search.objectives import Accuracy, AnyObjective, Evaluation, Objective
 from archon.search.optimism import Splits
 from archon.search.proposers.base import AnyProposes, Proposes
 from archon.search.proposers.frugal import Frugal, listed
@@ -112,6 +112,18 @@ class Settings(Value):
     def spending(self) -> Spending:
         """The effort as limits."""
         return self.effort if isinstance(self.effort, Spending) else Spending(trials=EFFORTS[self.effort])
+
+    def means(self, known: Mapping[str, Evaluation], problems: Iterable[str]) -> tuple[float, ...]:
+        """Of each objective, over those of the problems that are known. Raises ValueError where none is."""
+        some = [known[problem] for problem in problems if problem in known]
+        return tuple(objective.mean(some) for objective in self.objectives)
+
+    def signed(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Objectives such that more is better; with a target one figure: how far below it, or how cheap above it."""
+        if self.target is None:
+            return tuple(one.signed(v) for one, v in zip(self.objectives, values, strict=True))
+        value, cost = values
+        return (value - self.target if value < self.target else 1.0 / (1.0 + cost),)
 
     def proposing(self, axes: Axes) -> Proposes:
         """Who proposes: as the file says, in turn. Else `frugal` for one objective over a space that it weighs as a

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from archon.budget import Budget
 from archon.errors import UserError
 from archon.search.accounts import Amounts, Entry, Given, Others
-from archon.search.claims import Claims, Item
+from archon.search.claims import Claims, Item, kept
 from archon.search.database import insert_of, sql
 from archon.usage import NOTHING, Usage, total
 
@@ -79,9 +79,8 @@ class StudyPurse:
     @property
     def fresh(self) -> Usage:
         """What all processes have spent anew, as far as they told."""
-        asked = sql.select(_SPENDING.c.fresh).where(_SPENDING.c.study == self._claims.study)
         with self._claims.reading() as db:
-            return total(Usage.from_json(json.loads(text)) for text in db.execute(asked).scalars())
+            return _told(db, self._claims.study)
 
     def _others(self, db: sql.Connection) -> Others:
         ours = (_SPENDING.c.study == self._claims.study, _SPENDING.c.owner != self._claims.owner)
@@ -98,6 +97,19 @@ class StudyPurse:
                 if row.owner in living:
                     returning[dimension] += amount
         return Others(taken, returning, len(living) + 1)
+
+
+def spent_in(db: sql.Connection, study: str) -> Usage:
+    """What a study has spent anew, as far as its database knows: what its processes told, or what is kept with its
+    evaluations, where that is more, as a process that was killed may not have told. Only reads."""
+    known = total(Usage.from_json(one["fresh"]) for one in kept(db, study) if "fresh" in one)
+    told = _told(db, study) if sql.inspect(db).has_table(_SPENDING.name) else NOTHING
+    return max(known, told, key=lambda one: one.tokens)
+
+
+def _told(db: sql.Connection, study: str) -> Usage:
+    asked = sql.select(_SPENDING.c.fresh).where(_SPENDING.c.study == study)
+    return total(Usage.from_json(json.loads(text)) for text in db.execute(asked).scalars())
 
 
 def _dump(amounts: Amounts) -> str:

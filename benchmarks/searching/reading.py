@@ -91,8 +91,17 @@ class Baseline(Data):
     winner: Against | None = None
 
 
+class Together(Data):
+    """An interval of the value that holds at once with those of all points that were to be tested."""
+
+    low: float
+    high: float
+    points: Count
+    """How many these are, with those that are not on the front, or for which the budget was not enough."""
+
+
 class OnFront(Data):
-    """One that may be on the front."""
+    """One that may be on the front. Its intervals are its own, but for `together`."""
 
     stack: str
     value: float
@@ -107,6 +116,8 @@ class OnFront(Data):
     split: Literal["test", "validation", "search"] = "test"
     """On which its figures stand: it was chosen by those other than the test split. Older searches say nothing, and
     have only tested ones."""
+    together: Together | None = None
+    """None of one that is not tested, and of an older search."""
 
 
 class Tried(Data):

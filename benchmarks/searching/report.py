@@ -26,7 +26,9 @@ from archon.benchmarks.searching.reading import (
     NAME,
     Against,
     Figure,
+    OnFront,
     Searched,
+    Together,
     Told,
     Tried,
     growth,
@@ -161,12 +163,7 @@ def show(searched: Searched, console: Console, top: int = _TOP) -> None:
     if told.baselines:
         _baselines(told, share, console)
     if told.front:
-        heading(
-            console,
-            "Front",
-            f"{told.objectives[0]} against {told.objectives[-1]}; intervals are each one's own, not adjusted for their "
-            "number",
-        )
+        heading(console, "Front", f"{told.objectives[0]} against {told.objectives[-1]}; {_intervals(told)}")
         console.print(_front(told, share))
         if untested := sum(one.split != "test" for one in told.front):
             say(
@@ -270,16 +267,32 @@ def _sentence(held: Against, name: str, share: bool) -> str:
     return f"The winner is {held.says} than {name}: {figures}"
 
 
-def _front(told: Told, share: bool) -> Table:
-    cost = told.objectives[-1]
-    value = unit(told.objectives[0], share)
-    made = table(
-        (value, "right"), (f"{cost} per problem", "right"), ("on the front", ""), ("split", ""), ("stack", "")
+def _intervals(told: Told) -> str:
+    """What the intervals of the front are worth."""
+    held = next((one.together for one in told.front if one.together is not None), None)
+    if held is None:
+        return "intervals are each one's own, not adjusted for their number"
+    return (
+        "intervals at 95%, each of its point alone; those `all at once` hold together, of all "
+        f"{held.points} that were to be tested: go by these where several are looked at"
     )
+
+
+def _front(told: Told, share: bool) -> Table:
+    value, cost = unit(told.objectives[0], share), told.objectives[-1]
+    made = table(
+        (value, "right"), ("all at once", "right"), (f"{cost} per problem", "right"), ("on the front", ""),
+        ("split", ""), ("stack", ""),
+    )  # fmt: skip
+
+    def ends(one: OnFront | Together) -> str:
+        return f"[{amount(one.low, share)}, {amount(one.high, share)}]"
+
     for one in sorted(told.front, key=lambda point: (point.cost, -point.value)):
-        value = f"{amount(one.value, share)} [{amount(one.low, share)}, {amount(one.high, share)}]"
+        value = f"{amount(one.value, share)} {ends(one)}"
+        held = "" if one.together is None else ends(one.together)
         price = f"{one.cost:,.6g} [{one.cost_low:,.6g}, {one.cost_high:,.6g}]"
-        row(made, value, price, f"{one.on}, in {100 * one.share:.0f}% of draws", one.split, one.stack)
+        row(made, value, held, price, f"{one.on}, in {100 * one.share:.0f}% of draws", one.split, one.stack)
     return made
 
 
@@ -397,13 +410,14 @@ def show_standing(folder: Path, found: Standing, console: Console, top: int = _T
         state: sum(one.state == state for one in found.tried) for state in ("complete", "pruned", "failed")
     }
     under_way = len(found.tried) - sum(counts.values())
-    fresh = sum(one.fresh_tokens for one in found.tried)
+    fresh, spent = sum(one.fresh_tokens for one in found.tried), found.spent
     say(console, f"{folder}: a search for {' against '.join(found.objectives)} that has not ended", "bold")
     say(
         console,
         f"{sum(counts.values()):,} configurations done ({counts['complete']:,} finished, {counts['pruned']:,} dropped, "
         f"{counts['failed']:,} failed), {under_way:,} under way; "
-        f"{fresh:,} fresh tokens spent on those that are done",
+        f"{fresh:,} fresh tokens spent on those that are done, and {spent.tokens:,} in all ({money(spent.usd)}), as "
+        "far as the study knows",
     )
     complete = [one for one in found.tried if one.state == "complete"]
     if complete:
@@ -416,7 +430,11 @@ def show_standing(folder: Path, found: Standing, console: Console, top: int = _T
         )
     else:
         say(console, "None has had all problems of the search split yet.")
-    grown = {"tokens": {"fresh": fresh}, "anytime": found.anytime, "tried": found.model_dump()["tried"]}
+    grown = {
+        "tokens": {"fresh": spent.tokens},
+        "anytime": found.anytime,
+        "tried": found.model_dump()["tried"],
+    }
     _grown(grown, share, console)
     if found.tried:
         heading(

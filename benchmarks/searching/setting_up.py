@@ -20,12 +20,13 @@ from archon.config.build import Builder, fields_of
 from archon.config.source import Source, read_file, read_text
 from archon.errors import UnknownName, UserError
 from archon.search.axes import Configuration, described
+from archon.search.choosing import Parts
 from archon.search.history import Direction
 from archon.search.proposers.base import Proposer
 from archon.search.proposers.preferring import preferring
 from archon.search.racing import shuffled
 from archon.search.reuse import Needs, Paid, Prices
-from archon.search.search import Parts, dearest, most_contestants
+from archon.search.search import dearest, most_contestants
 from archon.search.settings import Settings, Spending, read_settings
 from archon.search.space import OWN, SearchSpace, shipped
 from archon.suggest import hint

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from archon.benchmarks.searching.elsewhere import check
-from archon.benchmarks.searching.reading import STUDY, Data, Searched, Tried, first_flaw
+from archon.benchmarks.searching.reading import STUDY, Count, Data, Searched, Tried, first_flaw
 from archon.errors import ArchonError, DataError
 
 _NAME = "search"
 """Of the study, as `archon search` begins it."""
+
+
+class Spent(Data):
+    """What all processes spent anew, as far as the study knows: also on configurations that are under way."""
+
+    requests: Count
+    tokens: Count
+    usd: float | None
+    """None where a call has no price."""
 
 
 class Standing(Data):
@@ -25,6 +34,7 @@ class Standing(Data):
     """Those that ended in the order in which they did; then those under way, with their values so far."""
     anytime: list[tuple[int, float]]
     """The best so far, by the fresh tokens of those that ended."""
+    spent: Spent
 
 
 def standing(folder: Path, where: str | Path | None = None) -> Standing:
@@ -37,12 +47,12 @@ def standing(folder: Path, where: str | Path | None = None) -> Standing:
     from archon.search.database import explained, place, settings
     from archon.search.history import anytime
     from archon.search.mirror import let_go, optuna, trial_of
+    from archon.search.spending import spent_in
 
     url = _url(folder / STUDY if where is None else where)
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     shown = place(url)
-    with explained(shown), _ours(shown):
-        _check_tables(url)
+    with explained(shown), _ours(shown), _reading(url) as db:
         storage = optuna.storages.RDBStorage(text, engine_kwargs=settings(url), skip_table_creation=True)
         try:
             study = optuna.load_study(study_name=_NAME, storage=storage)
@@ -58,7 +68,10 @@ def standing(folder: Path, where: str | Path | None = None) -> Standing:
         rest = [one for one in frozen if not one.state.is_finished()]
         tried = [_tried(one) for one in (*ended, *rest)]
         grown = anytime([trial_of(one) for one in ended])
-        return Standing(objectives=objectives, target=target, tried=tried, anytime=grown)
+        paid = spent_in(db, _NAME)  # after the trials: no less than they took
+        usd = None if paid.unpriced else float(paid.usd)
+        spent = Spent(requests=paid.requests, tokens=paid.tokens, usd=usd)
+        return Standing(objectives=objectives, target=target, tried=tried, anytime=grown, spent=spent)
 
 
 def _url(where: str | Path) -> Any:
@@ -72,8 +85,10 @@ def _url(where: str | Path) -> Any:
     return url or url_of(where)
 
 
-def _check_tables(url: Any) -> None:
-    """Raise ValueError where a database does not have all of Optuna's tables: it would write what is missing."""
+@contextmanager
+def _reading(url: Any) -> Iterator[Any]:
+    """A connection to it. Raises ValueError where it does not have all of Optuna's tables: it would write what is
+    missing."""
     from archon.search.database import engine_of, sql
 
     engine = engine_of(url)
@@ -82,6 +97,7 @@ def _check_tables(url: Any) -> None:
             tables = sql.inspect(db)
             if not (tables.has_table("alembic_version") and tables.has_table("studies")):
                 raise ValueError("it has no tables of a study")
+            yield db
     finally:
         engine.dispose()
 

@@ -10,11 +10,13 @@ from archon.benchmarks.searching.reading import SCHEMA
 from archon.benchmarks.searching.wording import amount, is_share, shown
 from archon.benchmarks.statistics.intervals import Interval, student_interval, wilson
 from archon.benchmarks.statistics.paired import compare
+from archon.search.choosing import Found
 from archon.search.front import front
 from archon.search.history import Trial, anytime, importance
 from archon.search.objectives import Accuracy, Coverage, Evaluation, Objective
 from archon.search.optimism import optimism, verdicts
-from archon.search.search import Found, Search
+from archon.search.search import Search
+from archon.search.simultaneous import simultaneous
 from archon.usage import NOTHING, Usage, total
 
 
@@ -156,6 +158,7 @@ def _front(search: Search, found: Found) -> list[dict[str, Any]]:
     complete = [trial.key for trial in search.study.history() if trial.state == "complete"]
     on_search = {key: [search.known[key][p] for p in search.parts.search] for key in complete}
     tested = {name: rows for name, rows in found.test.items() if name in ours}
+    together = _together(value, tested, found.to_test)
     told: list[dict[str, Any]] = []
     left = set(ours)
     for split, rows in (("test", tested), ("validation", found.validation), ("search", on_search)):
@@ -169,12 +172,31 @@ def _front(search: Search, found: Found) -> list[dict[str, Any]]:
                 **point.as_json(),
                 "stack": search.space.stack(ours[point.key].configuration or {}),
                 "split": split,
+                "together": together.get(point.key),
             }
             for point in front(names, values, costs)
             if point.key in left and point.on != "no"
         ]
         left.difference_update(names)
     return sorted(told, key=lambda point: (point["cost"], -point["value"]))
+
+
+def _together(
+    value: Objective, tested: Mapping[str, Sequence[Evaluation]], count: int
+) -> dict[str, dict[str, Any]]:
+    """Intervals of all that were tested, by name, which hold at once, whichever of them are shown; `count` is how many
+    were to be tested."""
+    rows = {name: [value.scaled(value.value(one)) for one in ones] for name, ones in tested.items() if ones}
+    if not rows:
+        return {}
+    parts = {share for row in rows.values() for share in row} - {0.0, 1.0}
+    whole = isinstance(value, Accuracy | Coverage) and not parts
+    held = simultaneous([*rows.values()], count, whole=whole)
+    ends = [[value.low + share * (value.high - value.low) for share in one] for one in held]
+    return {
+        name: {"low": low, "high": high, "points": count}
+        for name, (low, high) in zip(rows, ends, strict=True)
+    }
 
 
 def figure(objective: Objective, evaluations: Sequence[Evaluation]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from archon.benchmarks.searching.exhaustive import SPACE, Purse, Table, checked,
 from archon.config import Config, dump
 from archon.errors import DataError
 from archon.search.axes import Configuration
+from archon.search.choosing import Parts
 from archon.search.objectives import Evaluation
 from archon.search.proposers import Proposer, Told, preferring
 from archon.search.racing import shuffled
 from archon.search.reuse import Needs, Paid, Prices
-from archon.search.search import Arrived, Parts, Search
+from archon.search.search import Arrived, Search
 from archon.search.settings import Racing, Settings, Spending
 from archon.search.space import SearchSpace
 from archon.search.study import Study

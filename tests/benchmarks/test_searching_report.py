@@ -218,6 +218,15 @@ def test_one_that_has_not_ended_says_how_it_stands_and_what_to_do(
         one["state"] for one in Searched.read(live).data["tried"]
     ]
     assert standing(tmp_path / "cut").objectives == ["accuracy"]
+    data, spent = Searched.read(live).data, shown["spent"]
+    assert spent == {
+        "requests": data["requests"]["fresh"],
+        "tokens": data["tokens"]["fresh"],
+        "usd": data["usd"]["fresh"],
+    }
+    tokens = sum(one["fresh_tokens"] for one in data["tried"])
+    assert tokens < spent["tokens"], "validation and test took some too"
+    assert f"{tokens} fresh tokens spent on those that are done, and {spent['tokens']} in all" in said.out
     refused = archon(capsys, "report", tmp_path / "cut", "--pictures")
     assert refused.code == 2 and "has not ended" in refused.err
 

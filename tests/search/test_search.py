@@ -13,6 +13,7 @@ import pytest
 
 from archon.config import Config
 from archon.errors import UserError
+from archon.search.choosing import Found, Parts
 from archon.search.claims import Item, Most
 from archon.search.history import Direction, Trial
 from archon.search.objectives import Evaluation
@@ -20,7 +21,7 @@ from archon.search.proposers.base import Proposer
 from archon.search.proposers.grid import Grid
 from archon.search.proposers.random_search import Random
 from archon.search.racing import shuffled
-from archon.search.search import Arrived, Found, Parts, Search
+from archon.search.search import Arrived, Search
 from archon.search.settings import Racing, Settings, Spending
 from archon.search.space import SearchSpace
 from archon.search.study import Study

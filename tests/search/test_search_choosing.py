@@ -11,8 +11,9 @@ import pytest
 
 from archon.config import Config
 from archon.errors import UserError
+from archon.search.choosing import Found, Parts
 from archon.search.objectives import Evaluation, Requests, Tokens, Utility
-from archon.search.search import Arrived, Found, Parts, dearest
+from archon.search.search import Arrived, dearest
 from archon.search.settings import Spending
 from archon.search.space import SearchSpace
 from archon.usage import Usage

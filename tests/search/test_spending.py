@@ -18,9 +18,11 @@ from archon.budget import Budget, Hold
 from archon.errors import BudgetExhausted, StoreError, UserError
 from archon.search import meter as meters
 from archon.search.accounts import Allowance, Entry, Given, Others, SharedAccount
-from archon.search.claims import Claims
+from archon.search.claims import Claims, Item
+from archon.search.database import engine_of, sql, url_of
 from archon.search.meter import SharedMeter
-from archon.search.spending import StudyPurse
+from archon.search.objectives import Evaluation
+from archon.search.spending import StudyPurse, spent_in
 from archon.usage import NOTHING, Usage
 from tests.search.databases import where
 from tests.search.spender import AT_ONCE, WORST
@@ -66,6 +68,38 @@ class OnesOwn:
 
 def call(tokens: int, usd: Decimal = Decimal(0)) -> Usage:
     return Usage(1, completion_tokens=tokens, usd=usd)
+
+
+def test_what_is_spent_is_read_from_the_database_without_a_change(where: str) -> None:
+    """The one process told, and its calls have no price; the other kept evaluations, and was killed before it told."""
+
+    def evaluated(problem: str, tokens: int) -> dict[str, Any]:
+        return Evaluation(problem, usage=call(9 * tokens), fresh=call(tokens, Decimal("0.01"))).as_json()
+
+    with Claims(where, "study") as told, Claims(where, "study") as killed, Claims(where, "other") as other:
+        assert read(where) == (NOTHING, ["archon_owners", "archon_studies", "archon_work"])
+        killed.finish_all(
+            {Item("c", p): evaluated(p, 100) for p in "ab"} | {Item("trial", "c"): {"number": 0}}
+        )
+        other.finish(Item("c", "a"), evaluated("a", 1000))
+        StudyPurse(other, Budget()).turn(lambda others: (None, Entry({}, {}, call(5000))))
+        assert read(where)[0] == call(100, Decimal("0.01")) + call(100, Decimal("0.01"))
+        unpriced = Usage(2, completion_tokens=150, unpriced=1)
+        StudyPurse(told, Budget()).turn(lambda others: (None, Entry({}, {}, unpriced)))
+        assert read(where)[0].tokens == 200, "the greater of the two"
+        StudyPurse(killed, Budget()).turn(lambda others: (None, Entry({}, {}, call(60))))
+        assert read(where)[0] == unpriced + call(60), "of all processes; more than what is kept"
+
+
+def read(where: str) -> tuple[Usage, list[str]]:
+    """What is spent, and the tables that there are afterwards."""
+    engine = engine_of(url_of(where))
+    try:
+        with engine.connect() as db:
+            found = spent_in(db, "study")
+        return found, sorted(sql.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
 
 
 STEPS = st.lists(
