@@ -61,8 +61,12 @@ class Likelihood(NamedTuple):
 class Scope:
     """The state of one problem's solving, shared by its stages."""
 
-    def __init__(self, problem: Problem, meter: Meter, ledger: Ledger, replay: Replay | None = None) -> None:
+    def __init__(
+        self, problem: Problem, key: str, meter: Meter, ledger: Ledger, replay: Replay | None = None
+    ) -> None:
         self.problem = problem
+        self.key = key
+        """What the solving goes by in the store: the same when the same run is run again."""
         self.meter = meter
         self.ledger = ledger
         self.failures: list[Failure] = []
@@ -217,6 +221,7 @@ class Run:
         *,
         messages: Sequence[Message] | None = None,
         finished: bool = True,
+        round: int = 0,
     ) -> list[tuple[float, ...] | None]:
         """Have a reward model score replies to the problem (or to `messages`), each cut into steps.
 
@@ -224,6 +229,10 @@ class Run:
         score per step, of the reply up to that step's end; an outcome reward model a single one. `finished`
         is False for replies that may go on. None where a budget or the deadline ran out, or the call failed.
         The scores are on the scale that the backend's capabilities name. Scored before, they cost nothing.
+
+        A problem asks once, and what failed stays without a score. A search numbers its rounds from 1: what failed in
+        an earlier one, because the server could not serve or the score was no number, is asked for again, within a
+        problem three times at most.
 
         Raises UnknownName (no such model), CapabilityError, UnpricedModel; and FatalError where the model
         cannot be used at all.
@@ -233,7 +242,7 @@ class Run:
         cut = [tuple(steps) or ("",) for steps in replies]
         chat = self.problem.messages if messages is None else tuple(messages)
         asked = ScoreRequest(chat, tuple(cut), finished, self.problem.id)
-        found = await Scoring(self, caller, asked).result()
+        found = await Scoring(self, caller, asked, round).result()
         return [
             None if parts is None else tuple(chain.from_iterable(part.steps for part in parts))
             for parts in found

@@ -7,6 +7,10 @@ rest is paid for (D5, D6).
    cost (failed attempts included). Within one problem nothing is entered twice.
 3. The rest goes out in batches, as many replies per request as the backend takes. What another task of this
    session is having scored at this moment is awaited, not paid for again.
+4. What fails has no score in its problem. Only a search, which says in which of its rounds it asks, asks again in a
+   later one for what failed for a passing reason (a server's trouble, a score that is no number): each by itself,
+   and three times at most, the first included. Until when a stage did without a score that came then is remembered
+   with the run, so that a replay, which has the score from the start, does without it as long.
 
 The log-probabilities of given text take the same road: they are one per step, as a process reward model's scores.
 Scores are missing (None) where a budget or the deadline ran out, and where the call failed; the outcome says so.
@@ -18,8 +22,8 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
@@ -36,6 +40,7 @@ from archon.errors import (
     FatalError,
     NotRecorded,
     RequestRejected,
+    RetryableError,
 )
 from archon.tasks import settle, together
 from archon.usage import NOTHING, Usage, total
@@ -45,6 +50,9 @@ if TYPE_CHECKING:
 
 Steps = tuple[str, ...]
 _KIND = "score"
+_LATE = "late scores"
+_ASKS = 3
+"""So often a score is asked for within a problem, at most, where it fails for a passing reason."""
 
 
 class _Unit(NamedTuple):
@@ -56,13 +64,43 @@ class _Unit(NamedTuple):
     finished: bool
 
 
-class Scoring:
-    """One call of `Run.score` or `Run.likelihoods`."""
+@dataclass(slots=True)
+class _Missing:
+    """A score that failed for a passing reason, whether or not it came later."""
 
-    def __init__(self, run: Run, caller: Caller, asked: ScoreRequest) -> None:
+    asks: int = 0
+    """How often it was asked for and failed."""
+    rounds: dict[str, int] = field(default_factory=dict)
+    """Up to which of its rounds each stage did without it."""
+
+    def without(self, stage: str, round: int) -> bool:
+        """A stage does without it in this round; whether that is new."""
+        new = self.rounds.get(stage, -1) < round
+        if new:
+            self.rounds[stage] = round
+        return new
+
+
+@dataclass(slots=True)
+class _Told:
+    """What one problem, or a part of it that a stage solves, has been told already."""
+
+    known: dict[str, Scored | None] = field(default_factory=dict)
+    """None where the call failed."""
+    missing: dict[str, _Missing] = field(default_factory=dict)
+    late: dict[str, dict[str, int]] | None = None
+    """Of what came late when this run was run before: up to which of its rounds each stage did without it. None where
+    that is not read yet."""
+
+
+class Scoring:
+    """One call of `Run.score` or `Run.likelihoods`; `round` as for the former."""
+
+    def __init__(self, run: Run, caller: Caller, asked: ScoreRequest, round: int = 0) -> None:
         self.run = run
         self._caller = caller
         self._asked = asked
+        self._round = round
         self._begun: dict[tuple[str, Steps], hashlib._Hash] = run.kept("begun keys", dict)
         units = self._units()
         heads = {
@@ -71,8 +109,7 @@ class Scoring:
         keyed = [[(self._key(heads[unit.finished], unit.steps), unit) for unit in some] for some in units]
         self._keys = [[key for key, _ in units] for units in keyed]
         self._wanted = {key: unit for units in keyed for key, unit in units}
-        self._known: dict[str, Scored | None] = run.kept("scores", dict)
-        """What this problem has been told already; None where the call failed."""
+        self._told: _Told = run.kept("scores", _Told)
         self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
@@ -91,7 +128,7 @@ class Scoring:
                 self._task.result()
             elif not self._stopped:
                 raise asyncio.CancelledError
-        found = [[self._known.get(key) for key in keys] for keys in self._keys]
+        found = [[self._answer(key) for key in keys] for keys in self._keys]
         told = [tuple(part for part in parts if part is not None) for parts in found]
         return [some if len(some) == len(parts) else None for some, parts in zip(told, found, strict=True)]
 
@@ -105,6 +142,23 @@ class Scoring:
         """Cancel what is outstanding and bill it."""
         if self._task is not None:
             await settle([self._task])
+
+    def _answer(self, key: str) -> Scored | None:
+        """What is known of it; None all through a round that began to do without it."""
+        scored, missing = self._told.known.get(key), self._told.missing.get(key)
+        if missing is None:
+            return scored
+        if scored is None:
+            missing.without(self.run.stage, self._round)
+        return scored if self._round > missing.rounds.get(self.run.stage, -1) else None
+
+    def _open(self, key: str) -> bool:
+        """Whether it is to be asked for: it is not known, and has not failed in this round, nor for good."""
+        known, missing = self._told.known, self._told.missing.get(key)
+        if missing is None:
+            return key not in known
+        last = missing.rounds.get(self.run.stage, self._round if key in known else -1)
+        return known.get(key) is None and missing.asks < _ASKS and self._round > last
 
     # --- what is asked -----------------------------------------------------------------------------
 
@@ -155,7 +209,9 @@ class Scoring:
     async def _get(self) -> None:
         """Have everything scored that this problem does not know, each by one of this session's tasks."""
         busy = self.run.session.scoring
-        left = {key: unit for key, unit in self._wanted.items() if key not in self._known}
+        for key, unit in self._wanted.items() if self._told.late else ():
+            self._comes_later(key, unit)
+        left = {key: unit for key, unit in self._wanted.items() if self._open(key)}
         while left:
             ours = {key: left.pop(key) for key in tuple(left) if key not in busy}
             if ours:
@@ -169,14 +225,18 @@ class Scoring:
                     done.set_result(None)
             if others := {busy[key] for key in left if key in busy}:
                 await asyncio.wait(others)
-            left = {key: unit for key, unit in left.items() if key not in self._known}
+            left = {key: unit for key, unit in left.items() if self._open(key)}
 
     async def _take(self, units: dict[str, _Unit]) -> None:
         """From the store, or from the backend."""
         session, scope = self.run.session, self.run.scope
         stored = await session.store.recall(_KIND, list(units))
+        if stored:
+            await self._late()
         for key, value in stored.items():
-            await self._enter_stored(key, units[key], json.loads(value))
+            if not self._comes_later(key, units[key]):
+                await self._enter_stored(key, units[key], json.loads(value))
+        await self._note_late(stored)
         missing = {key: unit for key, unit in units.items() if key not in stored}
         if not missing:
             return
@@ -192,9 +252,10 @@ class Scoring:
 
     def _batches(self, units: dict[str, _Unit]) -> list[dict[str, _Unit]]:
         most = self._caller.backend.capabilities.max_replies
-        batches = []
+        again = self._told.missing.keys() & units
+        batches = [{key: units[key]} for key in units if key in again]  # none of them fails others once more
         for finished in (False, True):
-            alike = [(key, unit) for key, unit in units.items() if unit.finished is finished]
+            alike = [(k, unit) for k, unit in units.items() if unit.finished is finished and k not in again]
             batches += [dict(alike[start : start + most]) for start in range(0, len(alike), most)]
         return batches
 
@@ -215,7 +276,7 @@ class Scoring:
         hold.charge(usage)
         hold.close()
         self._enter([usage], fresh=False)
-        self._known[key] = Scored(tuple(stored["steps"]), counts=tuple(stored.get("counts", ())))
+        self._told.known[key] = Scored(tuple(stored["steps"]), counts=tuple(stored.get("counts", ())))
 
     async def _score(self, units: dict[str, _Unit]) -> None:
         """Have one batch scored, remember the scores and what they cost."""
@@ -240,15 +301,15 @@ class Scoring:
             await together(self._score({key: unit}) for key, unit in units.items())
             return
         except BackendError as error:
-            self._fail(units, error)
+            self._fail(units, error, passing=isinstance(error, RetryableError))
             return
         items = {}
         for (key, unit), (scored, usage) in zip(units.items(), found, strict=True):
             if not all(map(math.isfinite, scored.steps)):
-                self._fail({key: unit}, self._no_number(scored))
+                self._fail({key: unit}, self._no_number(scored), passing=True)
                 continue
             self._caller.odd_in_a_row = 0
-            self._known[key] = scored
+            self._told.known[key] = scored
             value: dict[str, Any] = {"steps": scored.steps}
             if scored.counts:
                 value["counts"] = scored.counts
@@ -257,6 +318,7 @@ class Scoring:
             past = NOTHING
         self._enter([usage for _, usage in found], fresh=True)
         await self.run.session.store.remember(_KIND, items)
+        await self._note_late(items)
         if self._caller.odd_in_a_row >= FAILURES_UNTIL_DOWN:
             raise BadReply(
                 f"none of its last {self._caller.odd_in_a_row} scores is a finite number",
@@ -274,11 +336,59 @@ class Scoring:
             model=self._caller.name,
         )
 
-    def _fail(self, units: dict[str, _Unit], error: ArchonError) -> None:
+    def _fail(self, units: dict[str, _Unit], error: ArchonError, *, passing: bool = False) -> None:
         """These have no scores; the outcome says so."""
-        self._known.update(dict.fromkeys(units))
+        told = self._told
+        told.known.update(dict.fromkeys(units))
+        for key in units:
+            if passing:
+                missing = told.missing.setdefault(key, _Missing())
+                missing.asks += 1
+                missing.without(self.run.stage, self._round)
+            else:
+                told.missing.pop(key, None)
         failures = [Failure(self.run.stage, unit.place, error) for unit in units.values()]
         self.run.scope.failures.extend(failures)
+
+    def _comes_later(self, key: str, unit: _Unit) -> bool:
+        """Whether its score came to this stage in a later round when this run was run before: then it does now."""
+        run = self.run
+        last = (self._told.late or {}).get(key, {}).get(run.stage, -1)
+        if self._round > last:
+            return False
+        if self._told.missing.setdefault(key, _Missing()).without(run.stage, self._round):
+            error = NotRecorded(f"its score came after round {last} when this run was run before")
+            run.scope.failures.append(Failure(run.stage, unit.place, error))
+        return True
+
+    async def _late(self) -> dict[str, dict[str, int]]:
+        """What came late when this run was run before."""
+        told = self._told
+        if told.late is None:
+            found = await self.run.session.store.recall(_LATE, [self._solving])
+            if told.late is None:  # nobody else has read it in the meantime
+                told.late = json.loads(found.get(self._solving, b"{}"))
+        return told.late
+
+    async def _note_late(self, keys: Collection[str]) -> None:
+        """Remember of those that came now, and had failed before, who had to do without them until when."""
+        told = self._told
+        if not (late := told.missing.keys() & keys):
+            return
+        before = await self._late()
+        told.late = dict(before)
+        for key in late:
+            if told.known.get(key) is not None:
+                then, now = before.get(key, {}), told.missing[key].rounds
+                told.late[key] = {s: max(then.get(s, -1), now.get(s, -1)) for s in then | now}
+        if told.late != before:
+            value = to_json(told.late)
+            await self.run.session.store.remember(_LATE, {self._solving: value}, replace=True)
+
+    @property
+    def _solving(self) -> str:
+        """What this problem, or the part of it that a stage solves, goes by in every run of the same."""
+        return f"{self.run.scope.key}/{self.run.flow.prefix}"
 
     def _bill(self, attempt: Billed, replies: int) -> None:
         """An attempt gave no scores; its cost is entered all the same."""

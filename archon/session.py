@@ -136,6 +136,7 @@ class Session:
         record = await self._settlement(key)
         scope = Scope(
             problem,
+            key,
             Meter("problem", self.budget.problem, self.meter),
             Ledger(self.ledger),
             self._replay(record, graph),

@@ -33,8 +33,8 @@ _FACTOR, _LEAST = 4.0, 1.0
 """CPU time that a program has: so many times its reference's, and so many seconds (evalplus's rule, taken over
 all tests together)."""
 _STALLS = 50.0
-"""Seconds of waiting beyond that: a machine where seven programs share a core has let a right one, of some milliseconds,
-wait for more than 20."""
+"""Seconds of waiting beyond that: where seven programs shared a core, a right one of some milliseconds waited for more
+than 20."""
 
 
 class SuiteGrader:

@@ -7,7 +7,8 @@ answers of a round are scored together; equal ones once.
 
 Cost of a round: one call per continuation that is wanted, and one per further step of a roll-out (one in all where it
 goes to the end); a reward model's call for each new partial answer, or per batch of them where it takes several. What
-is given and only weighed costs a reading by the writer, and as much of the reward model.
+is given and only weighed costs a reading by the writer, and as much of the reward model. A score that failed for a
+passing reason is asked for again where a later round needs it, twice at most: as retries, on top of that.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Engine:
         """What is likeliest after a beginning, which is the same whenever it is asked for."""
         self._usage: dict[str, Usage] = {}
         """What each sample used, by its id."""
+        self._round = 0
 
     @property
     def calibrated(self) -> bool:
@@ -125,6 +127,7 @@ class Engine:
 
     async def grow(self, wishes: Sequence[Wish | Weigh]) -> list[list[Partial]]:
         """The continuations of each wish, scored; fewer where calls failed or a budget ran out."""
+        self._round += 1
         growing = [wish for wish in wishes if isinstance(wish, Wish)]
         if len(growing) == len(wishes):
             return await self._grown(growing)
@@ -275,7 +278,7 @@ class Engine:
             if not some:
                 return
             replies = [ends[i].steps for i in some]
-            told = await self._run.score(reward, replies, finished=finished)
+            told = await self._run.score(reward, replies, finished=finished, round=self._round)
             for i, scores in zip(some, told, strict=True):
                 found[i] = scores
 

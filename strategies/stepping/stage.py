@@ -203,7 +203,8 @@ class Stepping(Stage):
 
     def calls(self, continuations: int, answers: int, weighed: int = 0) -> Plan:
         """The plan of a search that wants at most so many continuations, and so many given ones weighed, and ends with
-        at most so many answers. A given one may end the answer without a step more: then it is judged twice."""
+        at most so many answers. A given one may end the answer without a step more: then it is judged twice. What is
+        asked for again because it failed comes on top, as in every plan."""
         wanted = continuations + weighed
         judged = 0 if self.reward is None else wanted + weighed
         return Plan(Count(1, wanted + judged), Count(0, answers))
