@@ -131,10 +131,13 @@ async def test_cancelling_a_search_stops_the_engine(vllm: VLLM) -> None:
     async with Session(models=models(model), seed=2) as session, asyncio.timeout(300):
         backend = session.caller("default").backend
         assert isinstance(backend, VLLMBackend)
-        search = asyncio.create_task(session.solve(stage, question(3)))
-        await until(backend, lambda figures: figures.running == 16)
-        search.cancel()
-        await asyncio.wait([search])
+        for number in range(20):  # the next one where a fast engine had ended it before we looked
+            search = asyncio.create_task(session.solve(stage, question(3 + number)))
+            await until(backend, lambda figures: figures.running == 16, unless=search)
+            search.cancel()
+            await asyncio.wait([search])
+            figures = await idle(backend)
+            if search.cancelled() and figures.cut_off:
+                break
         assert search.cancelled()
-        figures = await idle(backend)
-        assert figures.cut_off == 16 and figures.completion_tokens < 16 * 400
+        assert figures.cut_off == 16 and figures.completion_tokens < figures.first_tokens * 400
