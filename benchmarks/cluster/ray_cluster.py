@@ -74,6 +74,7 @@ class RayCluster:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 await self._keeper.close.remote()
             self._keeper = None
+        self._bell = None
         if self._ours:
             self._ray.shutdown()  # ends this program's workers, and the cluster where we started it
 
@@ -99,9 +100,7 @@ class RayCluster:
         the run."""
         name = f"archon-store-{meeting}"
         made = self._here(keeper.Keeper, name=name)
-        self._keeper = made.remote(
-            str(path), meeting, keeper.SILENT_SECONDS
-        )  # it lives as long as somebody has it
+        self._keeper = made.remote(str(path), meeting, keeper.SILENT_SECONDS)
         return name
 
     def _here(self, actor: type, **options: Any) -> Any:
@@ -128,8 +127,9 @@ class RayCluster:
         ) as error:
             raise WorkerLost(str(error).strip().splitlines()[0]) from error
         finally:
-            with contextlib.suppress(Exception):  # the cluster may be gone
-                self._bell.ring.remote(number)
+            if self._bell is not None and self._ray.is_initialized():  # else Ray would start a cluster for it
+                with contextlib.suppress(self._ray.exceptions.RayError):
+                    self._bell.ring.remote(number)
 
 
 def _check_reachable(address: str) -> None:

@@ -126,6 +126,33 @@ async def main():
 asyncio.run(main())
 """
 
+LATE = """
+import asyncio, os, time
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+import ray
+from archon.benchmarks.cluster.ray_cluster import RayCluster
+
+def nap(*_):
+    time.sleep(600)
+
+async def main():
+    async with RayCluster() as cluster:
+        cluster._task = ray.remote(num_cpus=1, max_retries=0)(nap)
+        waiting = asyncio.ensure_future(cluster.do({}))
+        await asyncio.sleep(0.1)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    print("there is a Ray" if ray.is_initialized() else "there is no Ray")
+
+asyncio.run(main())
+"""
+
+
+def run(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=600, check=False
+    )
+
 
 class TestWithRay:
     pytestmark = MARKS
@@ -133,5 +160,11 @@ class TestWithRay:
     def test_calling_off_what_ends_in_the_same_moment_ends_nothing_else(self) -> None:
         """With `ray.cancel` the program was ended by Ray, after 54, 1131, 2532 and 3507 of them."""
         pytest.importorskip("ray")
-        found = subprocess.run([sys.executable, "-c", STORM], capture_output=True, text=True, check=False)
+        found = run(STORM)
         assert "there is still a program" in found.stdout, found.stderr[-2000:]
+
+    def test_calling_off_after_the_end_starts_no_ray(self) -> None:
+        """A call of an actor begins a cluster where there is none; the program hung."""
+        pytest.importorskip("ray")
+        found = run(LATE)
+        assert "there is no Ray" in found.stdout, found.stdout + found.stderr[-2000:]
